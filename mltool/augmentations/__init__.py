@@ -1,0 +1,1 @@
+"""One file = one random image transform of training, `f(size, *, ...) -> transform`."""

@@ -1,0 +1,1 @@
+"""One file, one function per subcommand: parse, load, call one library function, write."""

@@ -1,0 +1,122 @@
+"""What the readers of official layouts share: finding the folder, reading lists, checking counts.
+
+Results on the wrong images are this field's most common silent error (another edition, a copy
+that lost files), so a benchmark is read whole or refused.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files.manifest import Manifest, Strings, check_unique, examples
+from mltool.files.names import printable
+from mltool.files.opening import opened
+
+Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
+
+
+def find(root: str, folders: Sequence[str], holding: str) -> str:
+    """The first of root's `folders` ("" is the root) with an entry `holding`: absolute path.
+
+    Raises InputError naming what is missing.
+    """
+    for folder in folders:
+        found = os.path.abspath(os.path.join(root, folder))
+        if os.path.exists(os.path.join(found, holding)):
+            return found
+    others = ", ".join(folder for folder in folders if folder)
+    below = f", nor below it in {others}" if others else ""
+    raise InputError(f"{printable(root)}: there is no {holding}{below}; is it the right folder?")
+
+
+def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
+    """The lines of an official list, split at white space; the last field may hold spaces.
+
+    Blank lines and the first `skip` ones are left out. Raises InputError.
+    """
+    with opened(path) as file:
+        data = file.read()
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{printable(path)} is not UTF-8; copy it again") from error
+    rows = []
+    for number, line in enumerate(lines[skip:], start=skip + 1):
+        row = line.split(maxsplit=fields - 1)
+        if row and len(row) < fields:
+            raise InputError(f"{printable(path)} line {number}: {len(row)} fields, not {fields}")
+        if row:
+            rows.append([*row[:-1], row[-1].rstrip()])
+    if not rows:
+        raise InputError(f"{printable(path)} is empty; copy it again")
+    return rows
+
+
+def whole_number(text: str, path: str) -> int:
+    """A number of an official list. Raises InputError."""
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{printable(path)}: {printable(text)!r} is no number; copy it again")
+    return int(text)
+
+
+def manifest(
+    folder: str,
+    names: Iterable[str],
+    classes: Sequence[int],
+    class_names: Mapping[int, str],
+    columns: Mapping[str, Sequence[bytes] | np.ndarray],
+) -> Manifest:
+    """A list of the images `names` below `folder`; class ids [N] keep their order as labels.
+
+    Raises InputError where a file is missing or a name leads out of the folder.
+    """
+    table = Strings.of(names).fixed()
+    check_unique(table, printable(folder))
+    _require_files(folder, table)
+    ids = sorted(class_names)
+    labels = np.searchsorted(ids, classes)
+    return Manifest(
+        names=table,
+        paths=Strings.of(os.fsencode(folder) + b"/" + name for name in table.tolist()),
+        labels=labels.astype(np.int64),
+        label_names=tuple(class_names[number] for number in ids),
+        columns={key: np.asarray(column) for key, column in columns.items()},
+        root=folder,
+    )
+
+
+def check_counts(found: Manifest, expected: Counts, benchmark: str, hint: str = "") -> Manifest:
+    """The same list, if its splits have the official sizes. Raises InputError."""
+    for split, (images, classes) in expected.items():
+        inside = found.columns["split"] == split.encode()
+        counts = int(inside.sum()), len(np.unique(found.labels[inside]))
+        if counts != (images, classes):
+            raise InputError(
+                f"{printable(found.root)}: the {split} split of {benchmark} has {images:,} images "
+                f"of {classes:,} classes, but here are {counts[0]:,} of {counts[1]:,}; "
+                f"{hint or 'copy it again'}"
+            )
+    return found
+
+
+def _require_files(folder: str, names: np.ndarray) -> None:
+    """Raise InputError naming the files that are missing; each folder is listed once."""
+    wanted: dict[bytes, set[bytes]] = defaultdict(set)
+    for name in names.tolist():
+        parent, _, base = name.rpartition(b"/")
+        if name.startswith(b"/") or b".." in name.split(b"/"):
+            raise InputError(f"{printable(folder)}: {examples(names[names == name])} leads outside")
+        wanted[parent].add(base)
+    missing: list[bytes] = []
+    for parent, bases in wanted.items():
+        path = os.path.join(os.fsencode(folder), parent)
+        there = set(os.listdir(path)) if os.path.isdir(path) else set()
+        missing += [os.path.join(parent, base) for base in bases - there]
+    if missing:
+        raise InputError(
+            f"{printable(folder)}: {len(missing):,} of {len(names):,} images are missing "
+            f"({examples(np.array(sorted(missing)))}); copy it again"
+        )

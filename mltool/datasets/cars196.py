@@ -1,0 +1,83 @@
+"""Krause, Stark, Deng, Fei-Fei: 3D Object Representations for Fine-Grained ... (2013)."""
+
+import csv
+import io
+import os
+
+import numpy as np
+
+from mltool.datasets import _official
+from mltool.errors import InputError
+from mltool.files.manifest import Manifest
+from mltool.files.names import printable
+from mltool.files.opening import opened
+
+COUNTS = {"train": (8_054, 98), "test": (8_131, 98)}
+ANNOTATIONS, NAMES = "cars_annos.mat", "names.csv"
+LARGEST_MAT = 2**23  # bytes; the official one has less than a tenth
+
+Listed = tuple[str, list[str], list[int], dict[int, str]]  # folder, names, class ids, class names
+
+
+def cars196(root: str) -> Manifest:
+    """Cars-196: 16,185 images of 196 models; the first 98 classes train, the others test.
+
+    The layout is `cars_annos.mat` with `car_ims/FILE.jpg`, or the re-packed one: `names.csv`,
+    `anno_train.csv`, `anno_test.csv` with `car_data/car_data/{train,test}/CLASS/FILE.jpg`; root
+    holds these or is the folder above. The official train and test set is for classification.
+    """
+    tops = ("", "cars196")
+    repacked = any(os.path.exists(os.path.join(root, top, NAMES)) for top in tops)
+    folder = _official.find(root, tops, NAMES if repacked else ANNOTATIONS)
+    images, names, classes, class_names = _repacked(folder) if repacked else _official_list(folder)
+    last = sorted(class_names)[: COUNTS["train"][1]][-1:]
+    split = [b"train" if last and number <= last[0] else b"test" for number in classes]
+    found = _official.manifest(images, names, classes, class_names, {"split": split})
+    return _official.check_counts(found, COUNTS, "Cars-196")
+
+
+def _official_list(folder: str) -> Listed:
+    path = os.path.join(folder, ANNOTATIONS)
+    with opened(path) as file:
+        data = file.read(LARGEST_MAT + 1)
+    if len(data) > LARGEST_MAT:
+        raise InputError(f"{printable(path)} is larger than {LARGEST_MAT:,} bytes; copy it again")
+    from scipy.io import loadmat  # 0.3 s, for this benchmark only
+
+    try:
+        # plain arrays only come of these: loadmat runs no code and makes no MATLAB objects
+        found = loadmat(io.BytesIO(data), variable_names=["annotations", "class_names"])
+        rows = np.ravel(found["annotations"])
+        names = [str(np.ravel(name)[0]) for name in rows["relative_im_path"]]
+        classes = [int(np.ravel(number)[0]) for number in rows["class"]]
+        texts = [str(np.ravel(name)[0]) for name in np.ravel(found["class_names"])]
+    except Exception as error:  # the parser meets bytes of unknown origin
+        reason = printable(str(error)) or type(error).__name__
+        raise InputError(f"{printable(path)} is damaged ({reason}); copy it again") from error
+    return folder, names, classes, dict(enumerate(texts, start=1))
+
+
+def _repacked(folder: str) -> Listed:
+    rows = _csv_rows(os.path.join(folder, NAMES))
+    class_names = {number: ",".join(row) for number, row in enumerate(rows, start=1)}
+    names: list[str] = []
+    classes: list[int] = []
+    for part in ("train", "test"):
+        path = os.path.join(folder, f"anno_{part}.csv")
+        for row in _csv_rows(path):
+            number = _official.whole_number(row[-1], path)
+            if number not in class_names:
+                raise InputError(f"{printable(path)}: there is no class {number} in {NAMES}")
+            # file numbers start again in each part, so the part belongs to the name
+            names.append(f"{part}/{class_names[number].replace('/', '-')}/{row[0]}")
+            classes.append(number)
+    return os.path.join(folder, "car_data", "car_data"), names, classes, class_names
+
+
+def _csv_rows(path: str) -> list[list[str]]:
+    with opened(path) as file:
+        data = file.read()
+    try:
+        return [row for row in csv.reader(data.decode("utf-8-sig").splitlines()) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{printable(path)} is damaged ({error}); copy it again") from error

@@ -1,0 +1,47 @@
+"""Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 dataset (2011)."""
+
+import os
+
+from mltool.datasets import _official
+from mltool.errors import InputError
+from mltool.files.manifest import Manifest
+from mltool.files.names import printable
+
+COUNTS = {"train": (5_864, 100), "test": (5_924, 100)}
+HINT = "CUB-200 of 2010 (6,033 images) is another set, and copies with fewer images are about"
+
+
+def cub200(root: str) -> Manifest:
+    """CUB-200-2011: 11,788 images of 200 birds; the first 100 classes train, the others test.
+
+    The layout is `CUB_200_2011/images/NNN.Name/FILE.jpg` with `images.txt` (id, path),
+    `image_class_labels.txt` (id, class) and `classes.txt`; root is that folder or the one above.
+    The official `train_test_split.txt` is for classification and not used.
+    """
+    folder = _official.find(root, ("", "CUB_200_2011"), "images.txt")
+    listed = os.path.join(folder, "images.txt")
+    labelled = os.path.join(folder, "image_class_labels.txt")
+    named = os.path.join(folder, "classes.txt")
+    class_of = {
+        image: _official.whole_number(number, labelled)
+        for image, number in _official.rows_of(labelled, fields=2)
+    }
+    class_names = {
+        _official.whole_number(number, named): name
+        for number, name in _official.rows_of(named, fields=2)
+    }
+    images = _official.rows_of(listed, fields=2)
+    unknown = [name for image, name in images if class_of.get(image) not in class_names]
+    if unknown:
+        raise InputError(f"{printable(folder)}: {printable(unknown[0])} has no class; {HINT}")
+    classes = [class_of[image] for image, _ in images]
+    last = sorted(class_names)[: COUNTS["train"][1]][-1]
+    split = [b"train" if number <= last else b"test" for number in classes]
+    found = _official.manifest(
+        os.path.join(folder, "images"),
+        (name for _, name in images),
+        classes,
+        class_names,
+        {"split": split},
+    )
+    return _official.check_counts(found, COUNTS, "CUB-200-2011", HINT)

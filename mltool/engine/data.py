@@ -1,0 +1,170 @@
+"""From an image list to batches: decoding, caching, augmenting, in any number of processes."""
+
+import hashlib
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mltool.engine.cache import PixelCache
+from mltool.engine.samplers import Batch as Rows
+from mltool.errors import InputError, ResourceError
+from mltool.files import images
+from mltool.files.manifest import Manifest
+from mltool.models.spec import ModelSpec
+from mltool.transforms import resize_shorter, to_tensor
+
+Augmentation = Callable[[Tensor, Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step or an extraction step works on."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+    labels: Tensor  # [B] int64, -1 unknown
+    rows: Tensor  # [B] int64, into the manifest
+    failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        images, labels = self.images.to(device, non_blocking=True), self.labels.to(device)
+        return Batch(images, labels, self.rows.to(device), self.failures)
+
+
+class Images(Dataset):
+    """Images of a manifest, prepared for a model; items are lists of (row, draw)."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: ModelSpec,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        cache: bool = False,
+        skip_bad: bool = False,
+    ) -> None:
+        self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
+        self.seed, self.skip_bad = seed, skip_bad
+        # half as much again as a square: the usual photograph is 4:3
+        size = spec.resize * spec.resize * 9 // 2
+        self.cache = PixelCache(len(manifest), bytes_per_image=size) if cache else None
+
+    def __getitems__(self, items: Rows) -> Batch | str:
+        """One batch. A reason why an image cannot be read travels as text: it crosses processes."""
+        chosen: list[Tensor] = []
+        rows: list[int] = []
+        failures: list[tuple[int, str]] = []
+        for row, draw in items:
+            try:
+                chosen.append(self._augmented(row, draw))
+                rows.append(row)
+            except InputError as error:
+                if not self.skip_bad:
+                    return str(error)
+                failures.append((row, str(error)))
+        stacked = torch.stack(chosen) if chosen else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        labels = torch.from_numpy(self.manifest.labels[rows])
+        return Batch(stacked, labels, torch.tensor(rows, dtype=torch.int64), tuple(failures))
+
+    def prepared(self, row: int) -> Tensor:
+        """The image before augmentation, uint8 [3, H, W] with the shorter side `spec.resize`."""
+        kept = self.cache.get(row) if self.cache is not None else None
+        if kept is not None:
+            return to_tensor(kept)
+        size = self.spec.resize
+        image = to_tensor(images.load(self.manifest.paths[row], at_least=size))
+        image = resize_shorter(image, size, interpolation=self.spec.interpolation)
+        if self.cache is not None:
+            self.cache.put(row, image.permute(1, 2, 0).numpy())
+        return image
+
+    def _augmented(self, row: int, draw: int) -> Tensor:
+        generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], draw))
+        return self.augmentation(self.prepared(row), generator)
+
+
+def load(
+    dataset: Images, batches: Iterable[Rows], *, workers: int, stall_timeout: float = 600.0
+) -> Iterator[Batch]:
+    """Yield a batch for each list of (row, draw), in order, loaded by `workers` processes.
+
+    Raises InputError for an unreadable image (unless the dataset skips), ResourceError when no
+    batch comes for `stall_timeout` seconds or a loading process dies.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: so be it
+        loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_same,
+            worker_init_fn=_leave_signals_to_the_parent,
+            multiprocessing_context="fork" if workers else None,
+            timeout=stall_timeout if workers else 0,
+        )
+        iterator = iter(loader)
+    with reporting_dead_loaders():
+        for batch in iterator:
+            if isinstance(batch, str):
+                raise InputError(batch)
+            yield batch
+
+
+@contextmanager
+def reporting_dead_loaders() -> Iterator[None]:
+    """Raise ResourceError when a loading process died or no batch came in time.
+
+    Torch tells of a death by a signal, so the error can come up anywhere in the parent: what works
+    on batches stands in such a block as well.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):  # else a bug in a loader, with its traceback
+            raise
+        reason = str(error).splitlines()[0]
+        raise ResourceError(f"loading images stopped: {reason}; try fewer --workers") from None
+
+
+def _same(batch: list) -> list:
+    """No collating: `__getitems__` returns a whole batch (or a reason), not a list of items."""
+    return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    # the parent decides when to stop, but terminals, `timeout` and Slurm signal whole groups
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _seed(seed: int, name: bytes, draw: int) -> int:
+    key = b"%d %d %s" % (seed, draw, name)
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+def default_workers() -> int:
+    """Loading processes for this machine: its usable cores, four at most."""
+    return min(4, usable_cores())
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,71 @@
+"""Which device, how many threads and which precision a run uses."""
+
+import os
+
+import torch
+
+from mltool import distributed
+from mltool.errors import UsageError
+
+
+def choose(text: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` as a device; under torchrun each rank its own GPU.
+
+    Raises UsageError for what this machine does not have.
+    """
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise UsageError(f"no device {text!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"--device {text}: torch sees no CUDA device here; use cpu or auto")
+        index = device.index if device.index is not None else distributed.local_rank()
+        if index >= torch.cuda.device_count():
+            raise UsageError(f"--device cuda:{index}: there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: not available here; use cpu or auto")
+    elif device.type not in ("cpu", "mps"):
+        raise UsageError(f"no device {text!r}; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def precision(text: str, device: torch.device, *, training: bool) -> str:
+    """`auto` resolved: bf16 where the hardware multiplies it natively, else fp32.
+
+    On a CPU only extraction uses bf16 by itself; training there stays in fp32, where the gain is
+    small and batch statistics would feel the rounding.
+    """
+    if text != "auto":
+        return text
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu" and not training and cpu_has_bf16():
+        return "bf16"
+    return "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware."""
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+
+
+def set_threads(count: int | None) -> int:
+    """Use `count` CPU threads (None: leave torch's choice); returns the number in use."""
+    if count is not None:
+        if count < 1:
+            raise UsageError(f"--threads {count}: at least 1 is needed")
+        torch.set_num_threads(count)
+    return torch.get_num_threads()
+
+
+def make_deterministic() -> None:
+    """Ask CUDA for the same bytes every time, at some cost in speed."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

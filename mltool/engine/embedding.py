@@ -1,0 +1,217 @@
+"""`mltool embed` as a library call: a model and images in, a file of vectors out."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mltool import components
+from mltool.datasets import open_data
+from mltool.engine import device as devices
+from mltool.engine.data import Images, default_workers
+from mltool.engine.extract import blocks
+from mltool.engine.signals import watch
+from mltool.errors import Interrupted, SkippedInputs, UsageError
+from mltool.files import atomic, canonical, history
+from mltool.files.embeddings_writer import EmbeddingsWriter
+from mltool.files.manifest import Manifest
+from mltool.models.embedder import Embedder
+from mltool.models.source import Source, open_model
+from mltool.models.spec import ModelSpec
+from mltool.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """The options of `mltool embed`, by their names there; see its help."""
+
+    model: str
+    data: list[str]
+    output: str
+    weights: str | None
+    pooling: str | None
+    penultimate: bool
+    dtype: str
+    shard: str
+    image_size: int | None
+    resize: int | None
+    split: str | None
+    classes: str | None
+    labels: str | None
+    limit: int | None
+    root: str | None
+    on_bad_image: str
+    batch_size: int
+    precision: str
+    device: str
+    seed: int
+    threads: int | None
+    workers: int | None
+    resume: bool
+    dry_run: bool
+
+
+class Penultimate(nn.Module):
+    """A model without its projection: the pooled features."""
+
+    def __init__(self, model: Embedder) -> None:
+        super().__init__()
+        self.model, self.spec = model, model.spec
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features [B, C]."""
+        return self.model.penultimate(images)
+
+
+def run(request: EmbedRequest) -> None:
+    """Embed as requested; the file appears under `request.output` when it is finished.
+
+    Raises Interrupted when a signal came (the partial file is kept), SkippedInputs at the end
+    when images were left out, and InputError, NumericError and ResourceError.
+    """
+    number, shards = parse_shard(request.shard)
+    device = devices.choose(request.device)
+    devices.set_threads(request.threads)
+    manifest = open_data(
+        request.data,
+        split=request.split,
+        classes=request.classes,
+        limit=request.limit,
+        labels=request.labels,
+        root=request.root,
+        need_split=False,
+    )
+    edges = np.linspace(0, len(manifest), shards + 1).round().astype(int)
+    manifest = manifest.take(np.arange(edges[number], edges[number + 1]))
+    source = open_model(
+        request.model,
+        weights=request.weights,
+        pooling=request.pooling,
+        image_size=request.image_size,
+        resize=request.resize,
+        seed=request.seed,
+    )
+    precision = devices.precision(request.precision, device, training=False)
+    dim = source.model.spec.dim
+    logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
+    if request.dry_run:
+        size = len(manifest) * dim * np.dtype(request.dtype).itemsize
+        logger.info(
+            "would write %s: %d x %d, %.1f MB", request.output, len(manifest), dim, size / 1e6
+        )
+        return
+    with atomic.claim(request.output):
+        skipped = _write(request, manifest, source, device, precision)
+    if skipped and request.on_bad_image == "skip":
+        raise SkippedInputs(f"{skipped} images could not be read and were left out")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`I/N` as (I, N). Raises UsageError unless 0 <= I < N."""
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
+        return int(first), int(second)
+    raise UsageError(f"--shard {text}: write I/N with I from 0 to N - 1, as in 0/4")
+
+
+def _write(
+    request: EmbedRequest, manifest: Manifest, source: Source, device: torch.device, precision: str
+) -> int:
+    """Write the file; returns how many images were skipped."""
+    model: nn.Module = Penultimate(source.model) if request.penultimate else source.model
+    model = model.to(device).to(memory_format=torch.channels_last)
+    spec = source.model.spec
+    steps = _history(request, manifest, source, precision)
+    if request.resume and _is_finished(request.output, steps):
+        logger.info("%s is finished already", request.output)
+        return 0
+    images = Images(
+        manifest,
+        spec,
+        components.load("augmentations", "center", size=spec.crop),
+        seed=0,
+        skip_bad=request.on_bad_image != "error",
+    )
+    writer = EmbeddingsWriter(
+        request.output,
+        names=manifest.names,
+        dim=_dim(model, request),
+        dtype=request.dtype,
+        labels=manifest.labels,
+        label_names=manifest.label_names,
+        columns=manifest.columns,
+        metric=spec.metric,
+        normalized=spec.normalize and not request.penultimate and request.dtype == "float32",
+        space=f"{source.space}/penultimate" if request.penultimate else source.space,
+        preprocess=spec.preprocess,
+        root=manifest.root,
+        history=steps,
+        resume=request.resume,
+    )
+    total = len(manifest)
+    with writer, watch() as stop, Progress("embed", total, start=writer.rows_done) as bar:
+        if writer.rows_done:
+            logger.info("going on after %d of %d images", writer.rows_done, total)
+        for block in blocks(
+            model,
+            images,
+            range(writer.rows_done, total),
+            batch_size=request.batch_size,
+            workers=default_workers() if request.workers is None else request.workers,
+            device=device,
+            precision=precision,
+        ):
+            for reason in block.failures:
+                logger.warning("left out: %s", reason)
+            writer.append(block.vectors, valid=block.kept)
+            bar.update(writer.rows_done)
+            if stop.requested and writer.rows_done < total:
+                raise Interrupted(
+                    f"stopped by a signal after {writer.rows_done} of {total} images; "
+                    f"go on with --resume"
+                )
+        skipped = int(writer.skipped().sum())
+        digest = writer.finish()
+    logger.info("wrote %s: %d images (digest %s)", request.output, total - skipped, digest[:12])
+    return skipped
+
+
+def _is_finished(output: str, steps: history.History) -> bool:
+    if not Path(output).is_file():
+        return False
+    found = history.of_file(output)
+    return bool(found) and canonical.digest(found[-1]) == canonical.digest(steps[-1])
+
+
+def _dim(model: nn.Module, request: EmbedRequest) -> int:
+    """The length of a vector, asked of the model itself."""
+    spec: ModelSpec = model.spec  # type: ignore[assignment]
+    if not request.penultimate:
+        return spec.dim
+    blank = torch.zeros(1, 3, spec.crop, spec.crop, dtype=torch.uint8)
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        return int(model.eval()(blank.to(device)).shape[1])
+
+
+def _history(
+    request: EmbedRequest, manifest: Manifest, source: Source, precision: str
+) -> history.History:
+    inputs = [*source.inputs, *(("data", text, manifest.digest()) for text in request.data)]
+    kept = ("penultimate", "dtype", "shard", "split", "classes", "limit", "on_bad_image")
+    settings = {
+        **source.settings,
+        **{key: getattr(request, key) for key in kept},
+        "batch_size": request.batch_size,
+        "precision": precision,
+    }
+    step = history.record(
+        "embed", inputs=inputs, settings=settings, counts={"images": len(manifest)}
+    )
+    before = [history.of_file(text) for text in request.data if Path(text).is_file()]
+    return history.extend(source.history, *before, record=step)

@@ -1,0 +1,89 @@
+"""From images to vectors, batch by batch, with bounded memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mltool import distributed
+from mltool.engine.data import Images, load
+
+# Batches below this many images may round differently from larger ones, so that a shard's last
+# rows would differ from the whole's; they are filled up with copies.
+LEAST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Block:
+    """The vectors of consecutive rows; `kept` is false where an image could not be read."""
+
+    vectors: np.ndarray  # [n, D] float32, zero rows where not kept
+    kept: np.ndarray  # [n] bool
+    failures: tuple[str, ...]
+
+
+def blocks(
+    model: nn.Module,
+    images: Images,
+    rows: range,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: str,
+) -> Iterator[Block]:
+    """Yield the embeddings of `rows` in order, one block per batch of `batch_size` rows.
+
+    `model` maps uint8 [B, 3, H, W] to [B, D] and is put into evaluation mode. `precision` is
+    fp32, bf16 or fp16; vectors are float32 in any case. Raises InputError for an unreadable image
+    unless `images` skips them.
+    """
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    model.eval()
+    starts = range(rows.start, rows.stop, batch_size)
+    batches = [[(row, 0) for row in range(s, min(s + batch_size, rows.stop))] for s in starts]
+    for items, batch in zip(batches, load(images, batches, workers=workers), strict=True):
+        kept = np.isin([row for row, _ in items], batch.rows.numpy())
+        with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
+            vectors = _embed(model, batch.images.to(device, non_blocking=True))
+        filled = np.zeros((len(items), vectors.shape[1]), np.float32)
+        filled[kept] = vectors[: len(batch.rows)].float().cpu().numpy()
+        yield Block(filled, kept, tuple(reason for _, reason in batch.failures))
+
+
+def _embed(model: nn.Module, images: Tensor) -> Tensor:
+    if len(images) >= LEAST_BATCH:
+        return model(images)
+    if not len(images):
+        size = model.spec.crop  # type: ignore[union-attr]
+        images = images.new_zeros(1, 3, size, size)  # type: ignore[arg-type]
+    return model(images[torch.arange(LEAST_BATCH, device=images.device) % len(images)])
+
+
+def matrix(
+    model: nn.Module,
+    images: Images,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: str,
+) -> np.ndarray:
+    """All embeddings [N, D] in memory; under torchrun each rank embeds its part of the rows."""
+    count, ranks = len(images.manifest), distributed.world()
+    size = -(-count // ranks)
+    mine = range(min(distributed.rank() * size, count), min((distributed.rank() + 1) * size, count))
+    found = blocks(
+        model,
+        images,
+        mine,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        precision=precision,
+    )
+    parts = [block.vectors for block in found]
+    own = np.concatenate(parts) if parts else None
+    return np.concatenate([part for part in distributed.gather_objects(own) if part is not None])

@@ -1,0 +1,223 @@
+"""The one training loop: batch -> embeddings -> objective -> backward -> step -> log -> save.
+
+It knows neither commands nor methods: what is minimised is the objective's, what is seen is the
+stream's, and how far the run is stands in `Counters`, so that a run continued from a saved state
+takes exactly the steps it would have taken.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mltool import distributed
+from mltool.engine import optim as optimizers
+from mltool.engine.data import Batch
+from mltool.engine.ema import Ema
+from mltool.engine.log import Log
+from mltool.engine.optim import OptimSettings
+from mltool.engine.signals import Stop
+from mltool.errors import Interrupted, NumericError
+from mltool.progress import Progress
+
+# Mean cosine between the embeddings of a batch above which all images look the same to the
+# model, and for how many steps in a row that may last: random weights can start there.
+COLLAPSED_COSINE = 0.9995
+COLLAPSED_STEPS = 50
+
+Embed = Callable[[Tensor], Tensor]
+
+
+class Objective(Protocol):
+    """What a run minimises; an `nn.Module` whose parameters and buffers are saved with it."""
+
+    def __call__(self, streams: Mapping[str, Batch], model: Embed) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Counters:
+    """How far a run is: `step` batches of `epoch` are done."""
+
+    epoch: int = 0
+    step: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What decides the course of a run."""
+
+    epochs: int
+    seed: int
+    precision: str  # resolved: fp32, bf16 or fp16
+    freeze_bn: bool
+    clip: float | None
+    val_every: int
+    patience: int | None
+
+
+@dataclass
+class Run:
+    """A run's parts: everything that steps change."""
+
+    model: nn.Module
+    objective: nn.Module
+    optimizer: optim.Optimizer
+    scaler: torch.amp.GradScaler  # of fp16; does nothing otherwise
+    ema: Ema | None
+    counters: Counters
+    device: torch.device
+
+
+def fit(
+    run: Run,
+    *,
+    steps: int,
+    batches: Callable[[int, int], Generator[Mapping[str, Batch]]],
+    settings: LoopSettings,
+    rates: OptimSettings,
+    save: Callable[[], None],
+    save_every: float,
+    validate: Callable[[], float] | None,
+    keep_best: Callable[[], None],
+    stop: Stop,
+    log: Log,
+) -> None:
+    """Train until the last epoch, or until validation has not improved for `patience` epochs.
+
+    `batches(epoch, step)` yields the named streams from that step on. `save` keeps the running
+    state; it is called every `save_every` seconds, when a signal asks to stop (then Interrupted is
+    raised, if work is left) and after every epoch if there is validation. Raises NumericError for
+    a loss that is not finite and for embeddings that have all become the same.
+    """
+    counters = run.counters
+    stepper = _Stepper(run, settings)
+    saved = time.monotonic()
+    with (
+        closing(batches(counters.epoch, counters.step)) as stream,
+        Progress("train", settings.epochs * steps, unit="steps", start=_done(run, steps)) as bar,
+    ):
+        while not _is_over(counters, settings):
+            moment = counters.epoch + counters.step / steps
+            optimizers.set_rates(run.optimizer, rates, epoch=moment, epochs=settings.epochs)
+            values = stepper(next(stream), _done(run, steps))
+            counters.step += 1
+            log.write(step=_done(run, steps), epoch=counters.epoch, values=values)
+            bar.update(_done(run, steps), f"loss {values['loss']:.4g}")
+            ended = counters.step == steps
+            if ended:
+                _end_epoch(counters, settings, validate, keep_best)
+            asked = distributed.any_rank(stop.requested, run.device)
+            due = (ended and validate is not None) or time.monotonic() - saved > save_every
+            if asked or due:
+                log.flush()
+                save()
+                saved = time.monotonic()
+            if asked and not _is_over(counters, settings):
+                raise Interrupted("stopped by a signal; the state is saved, go on with --resume")
+
+
+def _done(run: Run, steps: int) -> int:
+    return run.counters.epoch * steps + run.counters.step
+
+
+def _end_epoch(
+    counters: Counters,
+    settings: LoopSettings,
+    validate: Callable[[], float] | None,
+    keep_best: Callable[[], None],
+) -> None:
+    counters.epoch, counters.step = counters.epoch + 1, 0
+    due = counters.epoch % settings.val_every == 0 or counters.epoch == settings.epochs
+    if validate is None or not due:
+        return
+    score = validate()
+    if score > counters.best_score:
+        counters.best_score, counters.best_epoch = score, counters.epoch
+        keep_best()
+
+
+def _is_over(counters: Counters, settings: LoopSettings) -> bool:
+    """Whether all epochs are done, or those up to the last validation brought nothing better."""
+    if counters.epoch >= settings.epochs:
+        return True
+    if settings.patience is None or counters.best_epoch < 0 or counters.step:
+        return False
+    validated = counters.epoch - counters.epoch % settings.val_every
+    return validated - counters.best_epoch >= settings.patience
+
+
+class _Stepper:
+    """One optimisation step, with the guards around it."""
+
+    def __init__(self, run: Run, settings: LoopSettings) -> None:
+        self.run, self.settings = run, settings
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
+        self.parameters = [p for g in run.optimizer.param_groups for p in g["params"]]
+        self.collapsed_steps = 0
+        self.last_vectors: Tensor | None = None
+        run.model.train()
+        if settings.freeze_bn:
+            for module in run.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def __call__(self, streams: Mapping[str, Batch], number: int) -> dict[str, float]:
+        # dropout and the like: a function of (seed, step), as the batches are
+        torch.manual_seed(hash((self.settings.seed, number, distributed.rank())))
+        on_device = {name: batch.to(self.run.device) for name, batch in streams.items()}
+        terms = self.run.objective(on_device, self._embed)
+        total = torch.stack(list(terms.values())).sum()
+        values = self._checked(terms, total)
+        self.run.optimizer.zero_grad(set_to_none=True)
+        self.run.scaler.scale(total).backward()
+        distributed.average_gradients(self.parameters)
+        if self.settings.clip is not None:
+            self.run.scaler.unscale_(self.run.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        self.run.scaler.step(self.run.optimizer)
+        self.run.scaler.update()
+        if self.run.ema is not None:
+            self.run.ema.update(self.run.model)
+        return values
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.run.device.type, self.half, enabled=self.half is not None):
+            vectors = self.run.model(images)
+        self.last_vectors = vectors.detach()
+        return vectors
+
+    def _checked(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
+        """The figures of this step, read from the device in one go; raises NumericError."""
+        figures = [total, *terms.values(), self._spread()]
+        loss, *each, cosine = torch.stack([f.detach().float() for f in figures]).tolist()
+        if not math.isfinite(loss + cosine):  # a loss that compares sees nothing in NaN: it is 0
+            what = f"the loss became {loss}" if math.isfinite(cosine) else "the embeddings are NaN"
+            raise NumericError(
+                f"{what}; try a lower --lr, --warmup 1 or --clip 1 "
+                f"(fp16 overflows where bf16 does not)"
+            )
+        self.collapsed_steps = self.collapsed_steps + 1 if cosine > COLLAPSED_COSINE else 0
+        if self.collapsed_steps > COLLAPSED_STEPS:
+            raise NumericError(
+                f"all embeddings are the same (mean cosine {cosine:.5f}); try a lower --lr, "
+                f"easier negatives (another --miner), or more classes per batch"
+            )
+        named = dict(zip(terms, each, strict=True)) if len(terms) > 1 else {}
+        return {"loss": loss, **named}
+
+    def _spread(self) -> Tensor:
+        """Mean cosine between the embeddings of the last batch: 1 when all are the same."""
+        if self.last_vectors is None or len(self.last_vectors) < 2:
+            return torch.zeros((), device=self.run.device)
+        units = nn.functional.normalize(self.last_vectors)
+        count = len(units)
+        cosine = (units.mean(0).square().sum() * count - 1) / (count - 1)
+        return distributed.gather(cosine.reshape(1)).mean()  # all ranks stop, or none

@@ -1,0 +1,1 @@
+"""What a run minimises: everything that is neither model nor data."""

@@ -1,0 +1,132 @@
+"""Which images make up which batch, as a pure function of (seed, epoch, step).
+
+A batch is a list of (index, draw): `draw` tells how often this image was taken before, so that
+its augmentation can be a pure function of (seed, name, draw) and is never the same twice. Since
+nothing is remembered, resuming needs no sampler state and any number of workers or ranks sees the
+same batches.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from mltool.errors import InputError, UsageError
+
+Batch = list[tuple[int, int]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _shuffled(count: int, *key: int) -> np.ndarray:
+    return np.random.default_rng(list(key)).permutation(count)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Every image once per epoch in random order, an incomplete last batch dropped."""
+
+    images: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return self.images // self.batch_size
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        order = _shuffled(self.images, self.seed, epoch)
+        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return [(int(row), epoch) for row in rows]
+
+
+class ClassBalanced:
+    """P classes x K images per batch.
+
+    All classes are shuffled and dealt in groups of P; when fewer than P are left the next pass
+    begins, so no class stands twice in a batch. Inside a class the images are shuffled and dealt
+    in groups of K in the same way, so no image stands twice in a batch, unless its class has
+    fewer than K images and `small_classes` is `resample`. An epoch is images / (P K) batches.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        classes_per_batch: int,
+        images_per_class: int,
+        seed: int,
+        small_classes: str = "resample",
+    ) -> None:
+        if min(classes_per_batch, images_per_class) < 1:
+            raise UsageError("a batch needs at least one class and one image of it")
+        order = np.argsort(labels, kind="stable")
+        present, starts = np.unique(labels[order], return_index=True)
+        members = np.split(order, starts[1:]) if len(present) else []
+        if present.size and present[0] < 0:  # the unlabelled belong to no class
+            members = members[1:]
+        self.left_out = [m for m in members if len(m) < images_per_class]
+        if small_classes == "skip":
+            members = [m for m in members if len(m) >= images_per_class]
+        elif small_classes == "error" and self.left_out:
+            raise InputError(
+                f"{len(self.left_out)} classes have fewer than {images_per_class} images; use "
+                f"--small-classes skip or resample, or a smaller --images-per-class"
+            )
+        if len(members) < 2:
+            raise InputError(
+                f"{len(members)} classes with enough images; metric learning needs two at least"
+            )
+        if classes_per_batch > len(members):
+            raise UsageError(
+                f"{classes_per_batch} classes per batch, but the data has {len(members)} usable "
+                f"classes; lower --classes-per-batch"
+            )
+        self.members, self.seed = members, seed
+        self.classes_per_batch, self.images_per_class = classes_per_batch, images_per_class
+        self.images = sum(len(m) for m in members)
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return max(1, self.images // (self.classes_per_batch * self.images_per_class))
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        groups = len(self.members) // self.classes_per_batch
+        visit, group = divmod(epoch * self.steps + step, groups)
+        classes = _shuffled(len(self.members), self.seed, visit)
+        start = group * self.classes_per_batch
+        chosen = classes[start : start + self.classes_per_batch]
+        return [pair for c in chosen for pair in self._images(int(c), visit)]
+
+    def _images(self, number: int, visit: int) -> Batch:
+        """K images of one class at its visit-th turn."""
+        rows, wanted = self.members[number], self.images_per_class
+        if len(rows) < wanted:
+            times = -(-wanted // len(rows))
+            order = self._order(number, visit)
+            picks = [(int(rows[i]), visit * times + t) for t in range(times) for i in order]
+            return picks[:wanted]
+        deal, hand = divmod(visit, len(rows) // wanted)
+        order = self._order(number, deal)
+        return [(int(rows[i]), deal) for i in order[hand * wanted : (hand + 1) * wanted]]
+
+    def _order(self, number: int, deal: int) -> np.ndarray:
+        # from 1: a key that ends in 0 is the shorter key to numpy, here that of the classes' order
+        return _shuffled(len(self.members[number]), self.seed, deal, 1 + number)
+
+
+def sizes(
+    classes: int,
+    *,
+    batch_size: int,
+    classes_per_batch: int | None,
+    images_per_class: int | None,
+) -> tuple[int, int]:
+    """P and K for a batch size: K = 4 unless given; fewer classes than P get more images each."""
+    p, k = classes_per_batch, images_per_class
+    if p is None:
+        p = max(1, min(classes, batch_size // max(1, k or 4)))
+    return p, max(1, batch_size // max(1, p)) if k is None else k

@@ -1,0 +1,36 @@
+"""Signals become a flag that the loop reads between two steps."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+# USR1 and USR2 are what Slurm and submitit send ahead of a preemption or a time limit.
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class Stop:
+    """`requested` turns true at the first signal; a second one ends the process at once."""
+
+    requested: bool = False
+    number: int = 0
+
+
+@contextmanager
+def watch() -> Iterator[Stop]:
+    """Handle the signals in WATCHED while the block runs."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise SystemExit(128 + number)
+        stop.requested, stop.number = True, number
+
+    before = {number: signal.signal(number, handle) for number in WATCHED}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

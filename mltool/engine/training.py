@@ -1,0 +1,262 @@
+"""A training run from its parts: resume or start, fit, write the model; shared by all methods."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mltool import distributed
+from mltool.engine import loop, optim, partial
+from mltool.engine.data import Batch, Images, load, reporting_dead_loaders
+from mltool.engine.ema import Ema
+from mltool.engine.extract import matrix
+from mltool.engine.log import Log
+from mltool.engine.loop import Counters, LoopSettings, Run
+from mltool.engine.optim import OptimSettings
+from mltool.engine.partial import Identity
+from mltool.engine.samplers import ClassBalanced
+from mltool.engine.signals import watch
+from mltool.errors import NumericError
+from mltool.files import atomic
+from mltool.files.history import History
+from mltool.models import checkpoint
+from mltool.models.embedder import Embedder
+from mltool.retrieval.evaluate import score
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a run is carried out; nothing here changes what it computes, but for the device."""
+
+    output: str
+    resume: bool
+    allow_nonidentical: bool
+    save_every: float
+    log: str | None
+    workers: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Data that decides which epoch's weights are kept; never the test data."""
+
+    images: Images
+    select: str
+    batch_size: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained: model, objective, data and the settings of the run."""
+
+    model: Embedder
+    objective: nn.Module
+    images: Images
+    sampler: ClassBalanced
+    loop: LoopSettings
+    rates: OptimSettings
+    ema: float | None
+    pretrained: bool
+    validation: Validation | None
+    classes: tuple[str, ...]
+    history: History  # ends with this run's record
+
+
+def train(plan: Plan, runtime: Runtime) -> None:
+    """Carry out a plan: `runtime.output` appears when it is finished.
+
+    Raises Interrupted after saving when a signal came, NumericError, InputError (a partial of
+    another run) and ResourceError.
+    """
+    identity = _identity(plan, runtime)
+    if runtime.resume and partial.is_finished(runtime.output, identity):
+        logger.info("%s is finished already", runtime.output)
+        if distributed.rank() == 0:
+            partial.discard(runtime.output, identity)
+        return
+    if distributed.rank() > 0:
+        _fit(plan, runtime, identity)
+        return
+    with atomic.claim(runtime.output):
+        atomic.check_writable(runtime.output)
+        state = _fit(plan, runtime, identity)
+        digest = checkpoint.write(
+            runtime.output,
+            plan.model,
+            state=state,
+            objective=plan.objective,
+            classes=plan.classes,
+            history=plan.history,
+        )
+        Path(partial.path_of(runtime.output)).unlink(missing_ok=True)
+        logger.info("wrote %s (digest %s)", runtime.output, digest[:12])
+
+
+def _identity(plan: Plan, runtime: Runtime) -> Identity:
+    setting: dict[str, str | int] = {
+        "torch": torch.__version__,
+        "device": runtime.device.type,
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
+        "steps": plan.sampler.steps,
+    }
+    return Identity(plan.history[-1], setting)
+
+
+def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
+    """Run the loop from where the state on disk is; returns the weights to keep."""
+    model = plan.model.to(runtime.device).to(memory_format=torch.channels_last)
+    objective = plan.objective.to(runtime.device)
+    if distributed.world() > 1 and not plan.loop.freeze_bn:
+        _synchronise_statistics(model, runtime.device)
+    run = Run(
+        model=model,
+        objective=objective,
+        optimizer=optim.create(model, objective, plan.rates, pretrained=plan.pretrained),
+        scaler=torch.amp.GradScaler(runtime.device.type, enabled=plan.loop.precision == "fp16"),
+        ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
+        counters=Counters(),
+        device=runtime.device,
+    )
+    keeper = _Keeper(plan, runtime, run, identity)
+    if runtime.resume and Path(partial.path_of(runtime.output)).is_file():
+        keeper.best = partial.restore(
+            runtime.output,
+            run,
+            identity,
+            steps=plan.sampler.steps,
+            allow_nonidentical=runtime.allow_nonidentical,
+        )
+        logger.info("going on after epoch %d, step %d", run.counters.epoch, run.counters.step)
+    done = run.counters.epoch * plan.sampler.steps + run.counters.step
+    log_path = runtime.log if distributed.rank() == 0 else None
+    with watch() as stop, reporting_dead_loaders(), Log(log_path, after_step=done) as log:
+        loop.fit(
+            run,
+            steps=plan.sampler.steps,
+            batches=lambda epoch, step: _stream(plan, runtime, epoch, step),
+            settings=plan.loop,
+            rates=plan.rates,
+            save=keeper.save,
+            save_every=runtime.save_every,
+            validate=_validator(plan, runtime, run, log),
+            keep_best=keeper.keep_best,
+            stop=stop,
+            log=log,
+        )
+    return keeper.final()
+
+
+def _stream(plan: Plan, runtime: Runtime, epoch: int, step: int) -> Generator[Mapping[str, Batch]]:
+    """The batches of this rank from a step on, across epochs, so that loading never pauses."""
+
+    def rows() -> Iterator[list[tuple[int, int]]]:
+        first = epoch * plan.sampler.steps + step
+        for number in range(first, plan.loop.epochs * plan.sampler.steps):
+            batch = plan.sampler.batch(*divmod(number, plan.sampler.steps))
+            size = len(batch) // distributed.world()
+            yield batch[distributed.rank() * size : (distributed.rank() + 1) * size]
+
+    for batch in load(plan.images, rows(), workers=runtime.workers):
+        yield {"main": batch}
+
+
+class _Keeper:
+    """Saves the running state and remembers the best weights."""
+
+    def __init__(self, plan: Plan, runtime: Runtime, run: Run, identity: Identity) -> None:
+        self.plan, self.runtime, self.run, self.identity = plan, runtime, run, identity
+        self.best: dict[str, Tensor] | None = None
+
+    def save(self) -> None:
+        """Replace the partial on disk; rank 0 speaks for all. Raises NumericError."""
+        self._check_finite()
+        if distributed.rank() == 0:
+            partial.save(self.runtime.output, self.run, self.best, self.identity)
+
+    def keep_best(self) -> None:
+        """Remember the present weights."""
+        self.best = self._weights()
+
+    def final(self) -> dict[str, Tensor]:
+        """The weights of the best epoch, or of the last one without validation."""
+        return self.best if self.best is not None else self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        self._check_finite()
+        averages = self.run.ema.averages if self.run.ema is not None else {}
+        state = self.run.model.state_dict() | averages
+        return {key: value.detach().cpu().clone() for key, value in state.items()}
+
+    def _check_finite(self) -> None:
+        """A finite loss can have a gradient that is not: such weights are never kept."""
+        values = [*self.run.model.state_dict().values(), *self.run.objective.parameters()]
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise NumericError("the weights are not finite; try a lower --lr or --clip 1")
+
+
+def _validator(plan: Plan, runtime: Runtime, run: Run, log: Log) -> Callable[[], float] | None:
+    validation = plan.validation
+    if validation is None:
+        return None
+    manifest = validation.images.manifest
+
+    def validate() -> float:
+        distributed.broadcast_buffers(run.model)
+        modes = {module: module.training for module in run.model.modules()}
+        with run.ema.applied(run.model) if run.ema else nullcontext():
+            vectors = matrix(
+                run.model,
+                validation.images,
+                batch_size=validation.batch_size,
+                workers=runtime.workers,
+                device=runtime.device,
+                precision=validation.precision,
+            )
+        for module, training in modes.items():
+            module.training = training
+        figures = score(vectors, manifest.labels, manifest.names, metrics=[validation.select])
+        epoch = run.counters.epoch
+        log.write(
+            step=epoch * plan.sampler.steps,
+            epoch=epoch - 1,
+            values={f"val/{name}": value for name, value in figures.items()},
+        )
+        logger.info("epoch %d: %s %.4f", epoch, validation.select, figures[validation.select])
+        return figures[validation.select]
+
+    return validate
+
+
+def _synchronise_statistics(model: nn.Module, device: torch.device) -> None:
+    """Let batch normalisation see the batches of all GPUs; on a CPU say that it cannot."""
+    if device.type == "cuda":
+        convert_sync_batchnorm(model)  # timm's: torch's drops the activation of a fused layer
+    elif distributed.rank() == 0 and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        logger.warning(
+            "batch normalisation sees each process's own part of the batch, so the result differs "
+            "from one process's; --freeze-bn avoids that"
+        )
+
+
+def usable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
+    """Rows whose images can be read, and the reasons for the others; fills the cache on the way."""
+    rows = range(len(images.manifest))
+    batches = [[(r, 0) for r in rows[s : s + batch_size]] for s in range(0, len(rows), batch_size)]
+    good: list[Tensor] = []
+    reasons: list[str] = []
+    for batch in load(images, batches, workers=workers):
+        good.append(batch.rows)
+        reasons += [reason for _, reason in batch.failures]
+    return torch.cat(good).numpy() if good else np.empty(0, np.int64), reasons

@@ -1,0 +1,1 @@
+"""What is on disk: numpy, h5py and safetensors, never torch."""

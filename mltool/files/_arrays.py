@@ -1,0 +1,42 @@
+"""Texts and numbers as an HDF5 file can hold them."""
+
+from collections.abc import Iterable
+
+import h5py
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files.manifest import Strings
+
+
+def fixed(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
+    """Texts as numpy bytes ('S') [N], UTF-8. Raises InputError for a NUL inside."""
+    if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
+        return texts
+    return Strings.of(texts).fixed()
+
+
+def plain(column: np.ndarray) -> np.ndarray:
+    """A column as 'S', bool or numbers [N]. Raises InputError for anything else."""
+    values = np.asarray(column)
+    if values.dtype.kind in "UO" and all(isinstance(value, str | bytes) for value in values.flat):
+        return fixed(values.tolist())
+    if values.dtype.kind not in "Sbiuf":
+        raise InputError(f"a column holds values of type {values.dtype}; give text or numbers")
+    return values
+
+
+def narrow(array: np.ndarray) -> np.ndarray:
+    """As it is stored: contiguous, little-endian, texts as wide as the longest."""
+    if array.dtype.kind == "S":
+        return np.ascontiguousarray(array, f"S{max(1, np.char.str_len(array).max(initial=0))}")
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+def put_attribute(file: h5py.File, name: str, value: str | int) -> None:
+    """Store a root attribute; text has a fixed length, the only kind that is safe to read."""
+    if isinstance(value, int):
+        file.attrs[name] = value
+    else:
+        raw = value.encode()
+        file.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))

@@ -1,0 +1,92 @@
+"""What a file holds, for people and scripts, without reading more than its frame."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from mltool.errors import InputError
+from mltool.files import embeddings, image_lists, safe_h5, tensors
+from mltool.files.opening import opened
+
+Facts = dict[str, object]
+
+
+def facts(path: str) -> Facts:
+    """Kind, counts and origin of a file written or readable by mltool. Raises InputError."""
+    if os.path.isdir(path):
+        return _image_list(path)
+    with opened(path) as file:
+        start = file.read(16)
+    if start.startswith(safe_h5.SIGNATURE):
+        return _hdf5(path)
+    if tensors.looks_like_tensors(start):
+        return _checkpoint(path)
+    return _image_list(path)
+
+
+def _checkpoint(path: str) -> Facts:
+    meta = tensors.read_meta(path)
+    size = Path(path).stat().st_size
+    if "partial_version" in meta:
+        return {"kind": "running state of a training run", "bytes": size, **_flat(meta, "counters")}
+    if "spec" not in meta:
+        return {"kind": "safetensors without an mltool model", "bytes": size}
+    classes = meta.get("classes")
+    return {
+        "kind": "checkpoint",
+        "bytes": size,
+        **_flat(meta, "spec"),
+        **_flat(meta, "cost"),
+        "classes": len(classes) if isinstance(classes, list) else 0,
+        "digest": meta.get("digest", ""),
+    }
+
+
+def _flat(meta: tensors.Meta, key: str) -> Facts:
+    value = meta.get(key)
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _hdf5(path: str) -> Facts:
+    with safe_h5.open_file(path) as file:
+        kind = safe_h5.attribute(file, "format", "")
+        digest = safe_h5.attribute(file, "digest", "")
+    size = Path(path).stat().st_size
+    if kind == embeddings.FORMAT:
+        found = embeddings.peek(path)
+        known = found.labels[found.labels >= 0]
+        return {
+            "kind": "embeddings",
+            "bytes": size,
+            "images": len(found),
+            "dim": found.vectors.shape[1],
+            "dtype": str(found.vectors.dtype),
+            "metric": found.metric,
+            "normalized": found.normalized,
+            "classes": len(set(known.tolist())),
+            "unlabelled": len(found) - len(known),
+            "columns": sorted(found.columns),
+            "space": found.space,
+            "preprocess": found.preprocess,
+            "digest": digest,
+        }
+    if kind == "mltool-pack":
+        return {"kind": "pack", "bytes": size, **_summary(path), "digest": digest}
+    if kind.startswith("mltool-"):
+        return {"kind": kind.removeprefix("mltool-"), "bytes": size, "digest": digest}
+    raise InputError(f"{path}: an HDF5 file, but not one of mltool; see `convert`")
+
+
+def _image_list(path: str) -> Facts:
+    return {"kind": "image list", **_summary(path)}
+
+
+def _summary(path: str) -> Facts:
+    manifest = image_lists.read(path)
+    splits = manifest.columns.get("split")
+    counted = Counter(value.decode() for value in splits.tolist()) if splits is not None else {}
+    return {
+        **vars(manifest.summary()),
+        "columns": sorted(manifest.columns),
+        **{f"split {name or '(none)'}": count for name, count in sorted(counted.items())},
+    }

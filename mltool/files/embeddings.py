@@ -1,0 +1,260 @@
+"""Embeddings in one HDF5 file: a contiguous matrix that readers map, names, labels, columns.
+
+Layout: `/embeddings` [N, D] float32 or float16, `/names` [N] UTF-8, `/labels` [N] int64 into
+`/label_names`, `/columns/*` [N], `/history` (a JSON text a step), `/block_sha256` (one per 4,096
+rows), and attributes. Any HDF5 program reads it; equal content gives equal bytes.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from mltool.errors import InputError, NumericError
+from mltool.files import _frame, atomic, safe_h5
+from mltool.files._arrays import fixed, narrow, plain
+from mltool.files.history import History, from_h5, to_rows
+from mltool.files.manifest import check_unique, examples, number_labels
+
+FORMAT = "mltool-embeddings"
+FORMAT_VERSION = 1
+METRICS = ("cosine", "euclidean", "dot")
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Vectors with names. `Embeddings(names, vectors, labels)` is enough, and lists will do.
+
+    Label texts are numbered and become `label_names`. Raises InputError where lengths, shapes or
+    values do not fit.
+    """
+
+    names: np.ndarray  # [N] 'S', UTF-8, unique
+    vectors: np.ndarray  # [N, D] float32 or float16, perhaps a read-only map of the file
+    labels: np.ndarray = None  # type: ignore[assignment]  # [N] int64, -1 = unknown (default)
+    label_names: tuple[str, ...] = ()
+    columns: dict[str, np.ndarray] = field(default_factory=dict)  # [N] 'S', bool or numbers
+    metric: str = "cosine"  # or euclidean, dot
+    normalized: bool = False  # rows have unit length
+    space: str = ""  # digest of the model (and part) that made them, "" = unknown
+    preprocess: str = ""  # JSON
+    root: str = ""  # absolute folder of the images, "" = unknown; stored relative to the file
+    history: History = ()
+    digest: str = ""  # filled by `read`
+
+    def __post_init__(self) -> None:
+        vectors = np.asarray(self.vectors)
+        if vectors.dtype not in (np.float32, np.float16):
+            with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
+                vectors = vectors.astype(np.float32)
+        labels, label_names = self.labels, tuple(self.label_names)
+        if labels is None:
+            labels = np.full(len(self.names), -1)
+        elif len(labels) and isinstance(labels[0], str | bytes):
+            labels, label_names = number_labels(fixed(labels))
+        normal = {
+            "names": fixed(self.names),
+            "vectors": vectors,
+            "labels": np.asarray(labels, np.int64),
+            "label_names": label_names,
+            "columns": {key: plain(column) for key, column in self.columns.items()},
+        }
+        for key, value in normal.items():
+            object.__setattr__(self, key, value)
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _check(self) -> None:
+        count = len(self.names)
+        if self.vectors.ndim != 2 or self.vectors.shape[1] == 0:
+            shape = " x ".join(map(str, self.vectors.shape))
+            raise InputError(f"embeddings have N rows and D > 0 columns, these are {shape}")
+        lengths = {"vectors": len(self.vectors), "labels": len(self.labels)}
+        lengths |= {f"values of column {key}": len(of) for key, of in self.columns.items()}
+        for key, length in lengths.items():
+            if length != count:
+                raise InputError(f"{count} names do not fit {length} {key}; give one per name")
+        highest = len(self.label_names) - 1 if self.label_names else np.iinfo(np.int64).max
+        if count and not -1 <= self.labels.min() <= self.labels.max() <= highest:
+            raise InputError(f"labels must lie between -1 (unknown) and {highest}")
+        if self.metric not in METRICS:
+            raise InputError(f"no metric {self.metric!r}; it is one of {', '.join(METRICS)}")
+
+
+def read(path: str | os.PathLike[str], *, load: bool = False) -> Embeddings:
+    """Read an embeddings file; the vectors are a read-only memory map unless `load`.
+
+    Every value is looked at once. float64 and big-endian vectors are converted to float32. Raises
+    InputError for a file that is missing, damaged, hostile, foreign or newer, or holds NaN.
+    """
+    found = peek(path)
+    for start, block in _blocks(found.vectors, np.arange(len(found))):
+        broken = _not_finite(found.names[start : start + len(block)], block)
+        if broken:
+            raise InputError(f"{path}: the vector of {broken} is not finite; embed it again")
+    return replace(found, vectors=np.array(found.vectors)) if load else found
+
+
+def peek(path: str | os.PathLike[str]) -> Embeddings:
+    """Like `read`, but the values of the vectors are not looked at."""
+    with safe_h5.open_file(path) as file:
+        found = _read(path, file)
+    if found.digest.startswith(_frame.UNFINISHED):
+        raise InputError(f"{path} is not finished; run the command that writes it with --resume")
+    return found
+
+
+def partial_content(path: str | os.PathLike[str]) -> _frame.Content:
+    """What an unfinished file will hold. Raises InputError."""
+    with safe_h5.open_file(path) as file:
+        return content_of(path, _read(path, file))
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """The digest stored in an embeddings file, without reading its rows. Raises InputError."""
+    with safe_h5.open_file(path) as file:
+        safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
+        return safe_h5.attribute(file, "digest", "")
+
+
+def verify(path: str | os.PathLike[str], *, full: bool) -> None:
+    """Check that a file is whole; if `full`, also every byte of it. Raises InputError."""
+    found = read(path) if full else peek(path)
+    with safe_h5.open_file(path) as file:
+        _frame.check_layout(file)
+        if full:
+            _frame.check_bytes(file, content_of(path, found))
+
+
+def write(
+    path: str | os.PathLike[str], embeddings: Embeddings, *, keep: np.ndarray | None = None
+) -> str:
+    """Write an embeddings file, whole or not at all, and return its digest.
+
+    Of `keep` [N] bool, only the rows that are true are written. Raises NumericError for a vector
+    that is not finite, InputError for a name that stands twice, ResourceError.
+    """
+    rows = np.arange(len(embeddings)) if keep is None else np.flatnonzero(keep)
+    frame = _frame.build(content_of(path, _header(embeddings, rows)))
+    atomic.check_writable(path, frame.size)
+    with atomic.replacing(path) as file:
+        file.seek(len(frame.head))
+        hashes = _frame.sha256_of_blocks(_written(file, embeddings, rows))
+        file.write(frame.tail)
+        digest, head = frame.seal(hashes)
+        file.seek(0)
+        file.write(head)
+    return digest
+
+
+def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> _frame.Content:
+    """What a file at `path` holds of `embeddings`, but the values. Raises InputError."""
+    _check_names(embeddings.names, path)
+    arrays = {"names": narrow(embeddings.names), "labels": embeddings.labels}
+    arrays["history"] = narrow(to_rows(embeddings.history))
+    if embeddings.label_names:
+        arrays["label_names"] = narrow(fixed(embeddings.label_names))
+    for key, column in sorted(embeddings.columns.items()):
+        if "/" in key or key in ("", "."):
+            raise InputError(f"{path}: a column cannot be called {key!r}; rename it")
+        arrays[f"columns/{key}"] = narrow(column)
+    folder = os.path.dirname(os.path.realpath(path))
+    attributes: dict[str, str | int] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "metric": embeddings.metric,
+        "normalized": int(embeddings.normalized),
+        "space": embeddings.space,
+        "preprocess": embeddings.preprocess,
+        "root": os.path.relpath(embeddings.root, folder) if embeddings.root else "",
+    }
+    shape, dtype = embeddings.vectors.shape, embeddings.vectors.dtype
+    return _frame.Content(arrays, attributes, (shape[0], shape[1]), dtype.newbyteorder("<"))
+
+
+def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
+    safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
+    matrix = safe_h5.stored(file, _frame.MATRIX, ndim=2, kinds="f")
+    vectors = safe_h5.mapped(matrix) if matrix.dtype.itemsize <= 4 else None
+    root = safe_h5.attribute(file, "root", "")
+    folder = os.path.dirname(os.path.realpath(path))
+    found = Embeddings(
+        names=safe_h5.dataset(file, "names", ndim=1, kinds="S"),
+        vectors=safe_h5.rows(matrix, 0, len(matrix)) if vectors is None else vectors,
+        labels=safe_h5.dataset(file, "labels", ndim=1, kinds="iu"),
+        label_names=_label_names(path, file),
+        columns={
+            key: safe_h5.dataset(file, f"columns/{key}", ndim=1, kinds="Sbiuf")
+            for key in safe_h5.children(file, "columns")
+        },
+        metric=safe_h5.attribute(file, "metric", "cosine"),
+        normalized=safe_h5.attribute(file, "normalized", False),
+        space=safe_h5.attribute(file, "space", ""),
+        preprocess=safe_h5.attribute(file, "preprocess", ""),
+        root=os.path.normpath(os.path.join(folder, root)) if root else "",
+        history=from_h5(file),
+        digest=safe_h5.attribute(file, "digest", ""),
+    )
+    _check_names(found.names, path)
+    return found
+
+
+def _label_names(path: str | os.PathLike[str], file: h5py.File) -> tuple[str, ...]:
+    if not safe_h5.has(file, "label_names"):
+        return ()
+    texts = safe_h5.dataset(file, "label_names", ndim=1, kinds="S").tolist()
+    try:
+        return tuple(text.decode() for text in texts)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a label name is not UTF-8; make the file again") from error
+
+
+def _check_names(names: np.ndarray, path: str | os.PathLike[str]) -> None:
+    check_unique(names, os.fspath(path))
+    try:
+        b"\n".join(names.tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a name is not UTF-8; rename that image") from error
+
+
+def _header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
+    """The embeddings at `rows` with vectors that take no memory."""
+    width = embeddings.vectors.shape[1]
+    return replace(
+        embeddings,
+        names=embeddings.names[rows],
+        vectors=np.broadcast_to(embeddings.vectors.dtype.type(0), (len(rows), width)),
+        labels=embeddings.labels[rows],
+        columns={key: column[rows] for key, column in embeddings.columns.items()},
+    )
+
+
+def _written(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Write the vectors at `rows` block by block, and yield every block."""
+    for start, block in _blocks(embeddings.vectors, rows):
+        broken = _not_finite(embeddings.names[rows[start : start + len(block)]], block)
+        if broken:
+            raise NumericError(f"the vector of {broken} is not finite; nothing was written")
+        file.write(block.data)
+        yield block
+
+
+def _blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first position, vectors [BLOCK_ROWS, D] at `rows`, contiguous and little-endian)."""
+    little = vectors.dtype.newbyteorder("<")
+    whole = len(rows) == len(vectors)  # then a slice does, and nothing is copied
+    for start in range(0, len(rows), _frame.BLOCK_ROWS):
+        stop = start + _frame.BLOCK_ROWS
+        block = vectors[start:stop] if whole else vectors[rows[start:stop]]
+        yield start, np.ascontiguousarray(block, little)
+
+
+def _not_finite(names: np.ndarray, block: np.ndarray) -> str:
+    """The first names whose vectors are not finite, for a message; "" if there are none."""
+    finite = np.isfinite(block)
+    return "" if finite.all() else examples(names[~finite.all(1)])

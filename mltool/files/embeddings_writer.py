@@ -1,0 +1,258 @@
+"""Writing an embeddings file row by row for hours: bounded memory, and every kill survived.
+
+`<path>.partial` is the finished file but for rows and checksums, with its whole space reserved,
+and behind its end the number of rows that are safely on disk.
+"""
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from mltool.errors import InputError, NumericError
+from mltool.files import _frame, _raw, atomic, canonical, embeddings
+from mltool.files.embeddings import Embeddings
+from mltool.files.history import History
+from mltool.files.manifest import examples
+
+PARTIAL = ".partial"
+COUNTER = struct.Struct("<8sqI")  # mark, rows done, checksum of both
+COUNTERS = 2  # written in turn: power lost while one is written leaves the other
+MARK = b"mltoolN\n"
+COMMIT_SECONDS = 1.0
+
+
+class EmbeddingsWriter:
+    """Writes [N, D] vectors in order of `names`; use it as a context, end with `finish`.
+
+    With `resume`, `<path>.partial` of the same names, settings and history is continued after
+    `rows_done`; else it is replaced. The process should hold `atomic.claim(path)`. The finished
+    file has the bytes that `embeddings.write` gives. Raises InputError if the partial is damaged
+    or differs, ResourceError if the disk is too small.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        names: np.ndarray,
+        dim: int,
+        dtype: str = "float32",
+        labels: np.ndarray | None = None,
+        label_names: tuple[str, ...] = (),
+        columns: Mapping[str, np.ndarray] | None = None,
+        metric: str = "cosine",
+        normalized: bool = False,
+        space: str = "",
+        preprocess: str = "",
+        root: str = "",
+        history: History = (),
+        resume: bool = False,
+    ) -> None:
+        self._header = Embeddings(
+            names=names,
+            vectors=np.broadcast_to(np.zeros(1, dtype), (len(names), dim)),
+            labels=labels,  # type: ignore[arg-type]
+            label_names=label_names,
+            columns=dict(columns or {}),
+            metric=metric,
+            normalized=normalized,
+            space=space,
+            preprocess=preprocess,
+            root=root,
+            history=history,
+        )
+        self._path = path
+        self._partial = Path(f"{atomic.target(path)}{PARTIAL}")
+        self._content = embeddings.content_of(path, self._header)
+        self._frame = _frame.build(self._content)
+        self._row_bytes = dim * self._content.dtype.itemsize
+        if resume and self._partial.exists():
+            self._file, self.rows_done = self._continue()
+        else:
+            self._file, self.rows_done = self._begin(), 0
+        self._committed, self._commit_time, self._slot = self.rows_done, time.monotonic(), 0
+        self._skipped = np.zeros(len(self._header), bool)
+        for start, block in self._blocks(self.rows_done):
+            self._skipped[start : start + len(block)] = np.isnan(block[:, 0])
+
+    def append(self, rows: np.ndarray, *, valid: np.ndarray | None = None) -> None:
+        """Write the next vectors [n, D]; those not `valid` [n] count as skipped.
+
+        Raises NumericError naming the first image whose vector is not finite as written.
+        """
+        names = self._header.names[self.rows_done : self.rows_done + len(rows)]
+        if rows.shape != (len(names), self._content.shape[1]):
+            raise ValueError(f"{rows.shape} rows after {self.rows_done} of {self._content.shape}")
+        with np.errstate(over="ignore"):  # too large for float16 is infinite: refused here
+            stored = np.array(rows, self._content.dtype, order="C")
+        valid = np.ones(len(rows), bool) if valid is None else valid
+        broken = valid & ~np.isfinite(stored).all(1)
+        if broken.any():
+            raise NumericError(
+                f"the {stored.dtype} vector of {examples(names[broken])} is not finite; "
+                "try --precision fp32 or --dtype float32"
+            )
+        stored[~valid] = np.nan  # no written vector holds one, so this marks the row
+        start = len(self._frame.head) + self.rows_done * self._row_bytes
+        with atomic.reporting(self._path):
+            _raw.write_all(self._file, stored.view(np.uint8).data, start)
+        self._skipped[self.rows_done : self.rows_done + len(rows)] = ~valid
+        self.rows_done += len(rows)
+        if time.monotonic() - self._commit_time >= COMMIT_SECONDS:
+            self.commit()
+
+    def skip(self, count: int) -> None:
+        """Leave out the next `count` images: they will not be in the finished file."""
+        none = np.zeros((count, self._content.shape[1]), self._content.dtype)
+        self.append(none, valid=np.zeros(count, bool))
+
+    def skipped(self) -> np.ndarray:
+        """[rows_done] bool: which of the rows written so far, in any run, were left out."""
+        return self._skipped[: self.rows_done].copy()
+
+    def commit(self) -> None:
+        """Make sure that a killed process or machine resumes from here."""
+        if self.rows_done > self._committed:
+            with atomic.reporting(self._path):
+                _raw.sync(self._file)
+                self._write_counter()
+        self._committed, self._commit_time = self.rows_done, time.monotonic()
+
+    def finish(self, *, history: History | None = None) -> str:
+        """Put the file under its final name and return its digest.
+
+        `history` replaces the one given at the start, e.g. if its counts changed by skipped rows.
+        """
+        if self.rows_done != len(self._header):
+            raise ValueError(f"only {self.rows_done} of {len(self._header)} rows were written")
+        self.commit()
+        keep = ~self._skipped
+        if keep.all() and history in (None, self._header.history):
+            digest = self._seal()
+        else:
+            digest = self._copy(keep, self._header.history if history is None else history)
+        self.close()
+        return digest
+
+    def close(self) -> None:
+        """Save how far it got; the next run with `resume` goes on from there."""
+        if self._file >= 0:
+            self.commit()
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _begin(self) -> int:
+        """Make the partial, whole or not at all, with its space reserved."""
+        discard(self._path)
+        frame = self._frame
+        atomic.check_writable(self._path, frame.size)
+        with atomic.replacing(self._partial) as file:
+            _raw.reserve(file.fileno(), frame.size)
+            file.write(frame.head)
+            file.seek(frame.size - len(frame.tail))
+            file.write(frame.tail + _counter(0) * COUNTERS)
+        return os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+
+    def _continue(self) -> tuple[int, int]:
+        """The descriptor of the partial and the rows that it holds."""
+        frame = self._frame
+        with atomic.reporting(self._partial):
+            file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+        head = _raw.read_all(file, 0, len(frame.head))
+        tail = _raw.read_all(file, frame.size - len(frame.tail), len(frame.tail))
+        behind = _raw.read_all(file, frame.size, COUNTERS * COUNTER.size)
+        sealed = not behind and head != frame.head  # killed between sealing and renaming
+        rows = len(self._header) if sealed else _rows_done(behind)
+        same = (frame.unseal(head), tail) == (frame.head, frame.tail)
+        if same and 0 <= rows <= len(self._header):
+            return file, rows
+        os.close(file)
+        raise InputError(f"{self._partial} {self._mismatch()}; leave out --resume to start over")
+
+    def _mismatch(self) -> str:
+        try:
+            then = embeddings.partial_content(self._partial).summary()
+        except InputError:
+            return "is damaged"
+        lines = canonical.differences(then, self._content.summary())
+        if not lines:
+            return "is damaged or from another version"
+        return f"was begun with other settings ({'; '.join(lines[:5])})"
+
+    def _seal(self) -> str:
+        """Complete the partial in place and rename it."""
+        blocks = (block for _, block in self._blocks(self.rows_done))
+        digest, head = self._frame.seal(_frame.sha256_of_blocks(blocks))
+        with atomic.reporting(self._path):
+            _raw.write_all(self._file, head, 0)
+            _raw.sync(self._file)
+            os.ftruncate(self._file, self._frame.size)
+        atomic.publish(self._partial, self._path)
+        return digest
+
+    def _copy(self, keep: np.ndarray, history: History) -> str:
+        """Write the rows to keep into a new file of the right size."""
+        vectors = self._matrix() if len(keep) else self._header.vectors
+        whole = replace(self._header, vectors=vectors, history=history)
+        digest = embeddings.write(self._path, whole, keep=keep)
+        discard(self._path)
+        return digest
+
+    def _matrix(self) -> np.ndarray:
+        """The rows in the partial, mapped: they need not fit into memory."""
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            start = len(self._frame.head)
+            return np.memmap(file, self._content.dtype, "r", start, self._content.shape)
+
+    def _blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, vectors [BLOCK_ROWS, D]) of the first `rows` rows in the partial."""
+        for start in range(0, rows, _frame.BLOCK_ROWS):
+            count = min(_frame.BLOCK_ROWS, rows - start)
+            place = len(self._frame.head) + start * self._row_bytes
+            with atomic.reporting(self._path):
+                data = _raw.read_all(self._file, place, count * self._row_bytes)
+            yield start, np.frombuffer(data, self._content.dtype).reshape(count, -1)
+
+    def _write_counter(self) -> None:
+        self._slot = (self._slot + 1) % COUNTERS
+        place = self._frame.size + self._slot * COUNTER.size
+        _raw.write_all(self._file, _counter(self.rows_done), place)
+
+
+def discard(path: str | os.PathLike[str]) -> None:
+    """Remove what an unfinished run left beside `path`. Raises ResourceError."""
+    with atomic.reporting(path):
+        Path(f"{atomic.target(path)}{PARTIAL}").unlink(missing_ok=True)
+
+
+def _counter(rows: int) -> bytes:
+    return COUNTER.pack(MARK, rows, zlib.crc32(struct.pack("<8sq", MARK, rows)))
+
+
+def _rows_done(behind: bytes) -> int:
+    """The highest intact count among the counters behind a partial, -1 if there is none."""
+    counts = [-1]
+    whole = len(behind) // COUNTER.size * COUNTER.size
+    for mark, rows, checksum in COUNTER.iter_unpack(behind[:whole]):
+        if mark == MARK and checksum == zlib.crc32(struct.pack("<8sq", MARK, rows)):
+            counts.append(rows)
+    return max(counts)

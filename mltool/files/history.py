@@ -1,0 +1,239 @@
+"""Provenance: which steps, with which inputs and settings, made a file.
+
+A history is a tuple of records, inputs before users, each step once. A record holds what decides
+the result and nothing else: no output name, folder, host, time or run-time option, so the same
+work gives the same bytes wherever it is done.
+"""
+
+import hashlib
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mltool import __version__
+from mltool.errors import InputError
+from mltool.files import atomic, canonical, safe_h5, tensors
+from mltool.files.opening import opened
+from mltool.options import RUN_TIME
+
+logger = logging.getLogger(__name__)
+
+SIDECAR = ".history.json"
+SIDECAR_FORMAT = "mltool-history"
+SIDECAR_VERSION = 1
+LONGEST_SIDECAR = 2**28  # bytes
+
+Record = dict[str, object]
+History = tuple[Record, ...]
+
+
+def record(
+    command: str,
+    *,
+    inputs: Sequence[tuple[str, str, str]],
+    settings: Mapping[str, object],
+    counts: Mapping[str, int],
+) -> Record:
+    """One step. `inputs` are (option, path, digest); an option without dashes is positional.
+
+    Of a path only the base name stays. Where the input carries a history, its last step is noted
+    as `made_by`, so that a chain of steps can be told from its pieces.
+    """
+    return {
+        "program": "mltool",
+        "version": __version__,
+        "command": command,
+        "inputs": [_input(option, path, digest) for option, path, digest in inputs],
+        "settings": {key: value for key, value in settings.items() if key not in RUN_TIME},
+        "counts": dict(counts),
+    }
+
+
+def merge(*histories: Iterable[Record]) -> History:
+    """Histories joined, each step once, inputs still before users."""
+    steps: dict[str, Record] = {}
+    for history in histories:
+        for step in history:
+            steps.setdefault(canonical.digest(step), step)
+    return tuple(steps.values())
+
+
+def extend(*histories: Iterable[Record], record: Record) -> History:
+    """The histories of the inputs joined, each step once, and `record` as the last."""
+    return merge(*histories, [record])
+
+
+def of_file(path: str | os.PathLike[str]) -> History:
+    """The history in an mltool file or beside a text; () where there is none.
+
+    Raises InputError when the file cannot be read.
+    """
+    start = _start(path)
+    if start.startswith(safe_h5.SIGNATURE):
+        with safe_h5.open_file(path) as file:
+            return from_h5(file)
+    if tensors.looks_like_tensors(start):
+        return check(tensors.read_meta(path).get("history", []), path)
+    return read_sidecar(path)
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """The digest stored in an mltool file, else the sha256 of the bytes. Raises InputError."""
+    start, stored = _start(path), ""
+    if start.startswith(safe_h5.SIGNATURE):
+        with safe_h5.open_file(path) as file:
+            if safe_h5.attribute(file, "format", "").startswith("mltool-"):
+                stored = safe_h5.attribute(file, "digest", "")
+    elif tensors.looks_like_tensors(start):
+        stored = str(tensors.read_meta(path).get("digest", ""))
+    return stored or _sha256(path)
+
+
+def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> None:
+    """Write `<path>.history.json` for the text file `path` as it is now. Raises ResourceError."""
+    content = {
+        "format": SIDECAR_FORMAT,
+        "format_version": SIDECAR_VERSION,
+        "sha256": _sha256(path),
+        "history": list(history),
+    }
+    atomic.write(sidecar(path), canonical.to_json(content).encode() + b"\n")
+
+
+def read_sidecar(path: str | os.PathLike[str]) -> History:
+    """The history beside the text file `path`, () if there is none.
+
+    A text that is not the one described is told by a warning. Raises InputError.
+    """
+    beside = sidecar(path)
+    if not beside.exists():
+        return ()
+    if is_edited(path):
+        logger.warning("%s was edited since mltool wrote it", path)
+    return check(_read_beside(beside).get("history"), beside)
+
+
+def is_edited(path: str | os.PathLike[str]) -> bool:
+    """Whether the text file `path` differs from what its sidecar describes. Raises InputError."""
+    return _read_beside(sidecar(path)).get("sha256") != _sha256(path)
+
+
+def sidecar(path: str | os.PathLike[str]) -> Path:
+    """Where the history of the text file `path` lies."""
+    return Path(os.fspath(path) + SIDECAR)
+
+
+def to_rows(history: Iterable[Record]) -> np.ndarray:
+    """The history as dataset `/history` of an HDF5 file: a JSON text a step, 'S' [steps].
+
+    A dataset, because an attribute ends at 64 KB unless it is of variable length, which is not
+    safe to read.
+    """
+    return np.array([canonical.to_json(step).encode() for step in history], "S")
+
+
+def from_h5(file: h5py.File) -> History:
+    """The history in an HDF5 file, () if there is none. Raises InputError."""
+    if not safe_h5.has(file, "history"):
+        return ()
+    rows = safe_h5.dataset(file, "history", ndim=1, kinds="S").tolist()
+    try:
+        return check([canonical.from_json(row) for row in rows], file.filename)
+    except ValueError as error:
+        raise InputError(
+            f"the history in {file.filename} is damaged ({error}); make it again"
+        ) from error
+
+
+def check(steps: object, path: str | os.PathLike[str]) -> History:
+    """`steps`, parsed from file `path`, as a history. Raises InputError if they are none."""
+    if not isinstance(steps, list) or not all(_is_record(step) for step in steps):
+        raise InputError(f"the history in {path} is not a list of steps; make the file again")
+    return tuple(steps)
+
+
+def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
+    """The commands that made a file, one a step; the last one writes to `output`."""
+    steps = list(history)
+    names = {
+        str(item["made_by"]): str(item["name"])
+        for step in steps
+        for item in _inputs(step)
+        if "made_by" in item
+    }
+    lines = []
+    for number, step in enumerate(steps, start=1):
+        last = number == len(steps)
+        name = output if last else names.get(canonical.digest(step), f"STEP{number}")
+        lines.append(_shell_line(step, name))
+    return lines
+
+
+def _read_beside(beside: Path) -> Record:
+    with opened(beside) as file:
+        text = file.read(LONGEST_SIDECAR)
+    try:
+        content = canonical.from_json(text)
+    except ValueError as error:
+        raise InputError(f"{beside} is no history ({error}); delete it") from error
+    if not isinstance(content, dict) or content.get("format") != SIDECAR_FORMAT:
+        raise InputError(f"{beside} is no history of mltool; delete or rename it")
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > SIDECAR_VERSION:
+        raise InputError(f"{beside} was made by a newer mltool (format {version}); update mltool")
+    return content
+
+
+def _shell_line(step: Record, output: str) -> str:
+    words = ["mltool", *str(step["command"]).split()]
+    for item in _inputs(step):
+        option = str(item["option"])
+        words += [option] if option.startswith("-") else []
+        words.append(str(item["name"]))
+    settings = step.get("settings")
+    for key, value in sorted(settings.items()) if isinstance(settings, dict) else ():
+        words += _flag(key.replace("_", "-"), value)
+    return shlex.join([*words, "-o", output])
+
+
+def _flag(name: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list | tuple):
+        return [word for item in value for word in _flag(name, item)]
+    text = value if isinstance(value, str) else canonical.to_json(value)
+    return [f"--{name}", text]
+
+
+def _input(option: str, path: str, digest: str) -> Record:
+    # BENCHMARK:ROOT:SPLIT keeps its colons and loses its folders
+    name = ":".join(os.path.basename(os.path.normpath(part)) for part in path.split(":"))
+    item: Record = {"option": option, "name": name, "digest": digest}
+    steps = of_file(path) if os.path.isfile(path) else ()
+    return item | ({"made_by": canonical.digest(steps[-1])} if steps else {})
+
+
+def _inputs(step: Record) -> list[Record]:
+    inputs = step.get("inputs")
+    return [item for item in inputs if isinstance(item, dict)] if isinstance(inputs, list) else []
+
+
+def _is_record(step: object) -> bool:
+    return isinstance(step, dict) and isinstance(step.get("command"), str)
+
+
+def _start(path: str | os.PathLike[str]) -> bytes:
+    with opened(path) as file:
+        return file.read(16)
+
+
+def _sha256(path: str | os.PathLike[str]) -> str:
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

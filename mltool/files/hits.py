@@ -1,0 +1,121 @@
+"""Search results: names and scores of each query's nearest rows, in four forms."""
+
+import os
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from mltool.files import atomic
+from mltool.files._arrays import narrow, put_attribute
+from mltool.files.history import History, to_rows, write_sidecar
+from mltool.files.names import printable
+
+FORMAT = "mltool-hits"
+FORMAT_VERSION = 1
+TAG = "mltool"
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The nearest gallery rows of every query, best first; an empty name where there are none."""
+
+    query_names: np.ndarray  # [Q] 'S'
+    names: np.ndarray  # [Q, k] 'S'
+    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf where there is no name
+
+    @classmethod
+    def of(
+        cls, query_names: np.ndarray, names: np.ndarray, rows: np.ndarray, scores: np.ndarray
+    ) -> "Hits":
+        """From gallery `rows` [Q, k] (-1 = none) into the gallery's `names` [N]."""
+        known = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
+        return cls(query_names, known[rows], np.where(rows >= 0, scores, -np.inf))
+
+    def at_least(self, score: float) -> "Hits":
+        """Without the hits below `score`."""
+        kept = self.scores >= score
+        names = np.where(kept, self.names, np.array(b"", self.names.dtype))
+        return Hits(self.query_names, names, np.where(kept, self.scores, -np.inf))
+
+    def rows(self) -> Iterator[tuple[str, int, str, float]]:
+        """(query, rank from 1, name, score) of every hit."""
+        for query, names, scores in zip(self.query_names, self.names, self.scores, strict=True):
+            for rank, (name, score) in enumerate(zip(names.tolist(), scores, strict=True), 1):
+                if name:
+                    yield query.decode(), rank, name.decode(), float(score)
+
+
+def as_text(hits: Hits, most: int = 20) -> str:
+    """A table for a terminal: the hits of the first queries; names are made safe to print."""
+    lines = []
+    for number, query in enumerate(hits.query_names[:most].tolist()):
+        lines.append(printable(query.decode()))
+        one = Hits(hits.query_names[number : number + 1], *_row(hits, number))
+        found = [
+            f"{rank:>5}  {score:8.4f}  {printable(name)}" for _, rank, name, score in one.rows()
+        ]
+        lines += found or ["       (none)"]
+    if len(hits.query_names) > most:
+        lines.append(f"... and {len(hits.query_names) - most:,} queries more; -o FILE keeps all")
+    return "\n".join(lines)
+
+
+def as_tsv(hits: Hits) -> Iterator[str]:
+    """A header and one line a hit: query, rank, name, score."""
+    yield "query\trank\tname\tscore"
+    for query, rank, name, score in hits.rows():
+        yield f"{_field(query)}\t{rank}\t{_field(name)}\t{score:.9g}"
+
+
+def as_run(hits: Hits) -> Iterator[str]:
+    """A TREC run: query Q0 document rank score tag; spaces in names are percent-encoded.
+
+    trec_eval orders by score alone and prints what it reads; scores have 17 digits.
+    """
+    for query, rank, name, score in hits.rows():
+        yield f"{_token(query)} Q0 {_token(name)} {rank} {score!r} {TAG}"
+
+
+def write(path: str | os.PathLike[str], hits: Hits, history: History) -> None:
+    """Write `.tsv`, `.run` (with their history beside) or HDF5, whole or not at all.
+
+    Raises ResourceError.
+    """
+    kind = os.path.splitext(os.fspath(path))[1].lower()
+    if kind in (".tsv", ".run", ".txt"):
+        lines = as_tsv(hits) if kind == ".tsv" else as_run(hits)
+        with atomic.replacing(path) as file:
+            file.writelines(f"{line}\n".encode() for line in lines)
+        write_sidecar(path, history)
+        return
+    atomic.write(path, _as_hdf5(hits, history))
+
+
+def _as_hdf5(hits: Hits, history: History) -> bytes:
+    arrays = {"query_names": hits.query_names, "names": hits.names, "history": to_rows(history)}
+    # built in memory: HDF5 never meets a full disk
+    with h5py.File("hits", "w", driver="core", backing_store=False, libver="earliest") as file:
+        for name, array in arrays.items():
+            narrowed = narrow(array)
+            text = h5py.string_dtype("utf-8", narrowed.dtype.itemsize)
+            file.create_dataset(name, data=narrowed.view(text))
+        file["scores"] = hits.scores
+        put_attribute(file, "format", FORMAT)
+        put_attribute(file, "format_version", FORMAT_VERSION)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _row(hits: Hits, number: int) -> tuple[np.ndarray, np.ndarray]:
+    return hits.names[number : number + 1], hits.scores[number : number + 1]
+
+
+def _field(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _token(text: str) -> str:
+    return urllib.parse.quote(text, safe="/:,;@+=!~*'()&$[]#")

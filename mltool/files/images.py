@@ -1,0 +1,155 @@
+"""Image bytes to pixels: what every loader does first, and the first thing to meet odd files.
+
+Pillow alone would turn 16-bit greys to two levels, leave photos lying on their side, run
+Ghostscript for a PostScript file and only warn of a decompression bomb.
+"""
+
+import functools
+import io
+import os
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mltool.errors import InputError
+from mltool.files.digits import pixels_and_labels
+from mltool.files.locations import describe
+from mltool.files.names import printable
+from mltool.files.opening import opened
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 2**30 // 6  # about 179 million: half a gigabyte as RGB
+MAX_BYTES = 2**31  # of the file; no image below the pixel cap needs more
+OVERSAMPLING = 2  # a JPEG is shrunk by its decoder to no less than this times what is needed
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's bomb check only warns below twice its limit; ours follows
+# Pillow warns of damaged metadata without naming the file; the pixels are not concerned
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+UPRIGHT = {  # value of the EXIF orientation -> what turns the stored image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112
+
+
+def load(location: str, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The image of a manifest's path: uint8 [H, W, 3].
+
+    With `at_least` a JPEG may come smaller, its shorter side no less than twice that many pixels.
+    Raises InputError naming the file.
+    """
+    source, _, row = location.partition("\0")
+    if row and source == "digits":
+        return np.repeat(_digit(int(row))[:, :, None], 3, axis=2)
+    data = read_bytes(location)
+    return decode(data, at_least=at_least, max_pixels=max_pixels, name=describe(location))
+
+
+def read_bytes(location: str) -> bytes:
+    """The encoded image of a manifest's path; a digit is encoded as PNG. Raises InputError."""
+    source, _, row = location.partition("\0")
+    if row and source == "digits":
+        encoded = io.BytesIO()
+        Image.fromarray(_digit(int(row))).save(encoded, "PNG")
+        return encoded.getvalue()
+    if row:
+        return _packed(source)(int(row))
+    with opened(source) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise InputError(f"{printable(source)} has more than {MAX_BYTES:,} bytes; shrink it")
+        return file.read()
+
+
+def decode(
+    data: bytes,
+    *,
+    at_least: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "the image",
+) -> np.ndarray:
+    """Encoded bytes to upright RGB pixels: uint8 [H, W, 3], a new array.
+
+    Transparency is laid on white, 16-bit and floating-point greys are scaled to 8 bits, of an
+    animation the first frame is taken. Raises InputError for whatever cannot be decoded whole.
+    """
+    if not data:
+        raise InputError(f"cannot decode {name}: it is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(
+                    f"cannot decode {name}: {width} x {height} pixels are more than the "
+                    f"{max_pixels:,} allowed; shrink it first"
+                )
+            if at_least is not None:
+                side = OVERSAMPLING * at_least
+                image.draft(None, (side, side))  # square: turning the image changes nothing
+            image.load()
+            turn = _turn(image)
+            rgb = _rgb(image)
+            return np.array(rgb if turn is None else rgb.transpose(turn))
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise InputError(f"cannot decode {name}: it is not an image ({kinds})") from error
+    except Exception as error:  # hostile bytes make Pillow raise nearly anything
+        reason = printable(str(error)) or type(error).__name__
+        raise InputError(f"cannot decode {name}: {reason}; replace the file") from error
+
+
+def _digit(row: int) -> np.ndarray:
+    pixels, _ = pixels_and_labels()
+    if not 0 <= row < len(pixels):
+        raise InputError(f"there is no digit {row}, only 0 to {len(pixels) - 1}")
+    return pixels[row]
+
+
+@functools.lru_cache(maxsize=16)
+def _packed(path: str) -> Callable[[int], bytes]:
+    from mltool.files.pack import open_bytes  # h5py is for packs only
+
+    return open_bytes(path)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """To be asked after loading: Pillow turns TIFFs upright itself then and drops the tag."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged metadata does not make a damaged image
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bits(image))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """A grey image of more than 8 bits as uint8 [H, W].
+
+    16 bits are divided by 257. Wider integers and floats say nothing of their range: the first of
+    0..1 (floats), 0..255, 0..65535 that holds all values is taken, else that of the values.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    natural = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    if low >= 0 and high <= natural[-1]:
+        low, high = 0.0, min(top for top in natural if high <= top)
+    return np.rint((values - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)

@@ -1,0 +1,35 @@
+"""Opening inputs: what is not a readable regular file is said before any library meets it."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+
+from mltool.errors import InputError
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """The regular file `path`, for reading bytes; a pipe or device is refused, never waited for.
+
+    Raises InputError when it is missing, unreadable or not a regular file, and for errors of
+    reading it inside the block.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"cannot read {os.fspath(path)}: it is not a regular file")
+            yield file
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """The InputError that tells the user why `path` could not be read."""
+    reason = error.strerror or str(error)
+    return InputError(f"cannot read {os.fspath(path)}: {reason}; check the path and its rights")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe without a writer would wait

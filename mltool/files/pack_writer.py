@@ -1,0 +1,128 @@
+"""Writing a pack: read, check and perhaps shrink every image, in order, with bounded memory."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from mltool.errors import InputError
+from mltool.files import _pack_layout, atomic, images
+from mltool.files.history import History, to_rows
+from mltool.files.locations import describe
+from mltool.files.manifest import Manifest, Strings
+from mltool.files.pack import FORMAT, FORMAT_VERSION
+
+AHEAD = 16  # images that each worker may be ahead of the one that is written
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of the images."""
+
+    digest: str
+    images: int
+    bytes: int
+    skipped: tuple[str, ...]  # a message for each image that is left out
+
+
+def write(
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    *,
+    size: int | None = None,
+    quality: int = 95,
+    history: History = (),
+    on_bad_image: Literal["error", "skip"] = "error",
+    workers: int = 1,
+) -> Packed:
+    """Write the images of a list into one file, whole or not at all.
+
+    With `size`, images whose shorter side is larger become JPEGs of that shorter side; all others
+    keep their bytes. Every image is decoded, and a bad one ends the work or is left out. Raises
+    InputError, also when none is left, and ResourceError.
+    """
+    lengths = np.zeros(len(manifest), np.int64)  # 0: not in the pack
+    hashes = np.zeros((len(manifest), 32), np.uint8)
+    skipped: list[str] = []
+    with atomic.replacing(path) as file:
+        file.seek(_pack_layout.start_of_images())
+        for row, data in enumerate(_encoded(manifest.paths, size, quality, workers)):
+            if isinstance(data, bytes):
+                file.write(data)
+                lengths[row] = len(data)
+                hashes[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            elif on_bad_image == "error":
+                raise data
+            else:
+                skipped.append(str(data))
+        if not lengths.any():
+            raise InputError(f"none of the {len(manifest):,} images can be read ({skipped[0]})")
+        arrays = _arrays(manifest, lengths, hashes) | {"history": to_rows(history)}
+        attributes, total = _attributes(path, manifest), int(lengths.sum())
+        before, after = _pack_layout.lay_out(arrays, attributes, total=total)
+        file.write(after)
+        file.seek(0)
+        file.write(before)
+    digest = _pack_layout.content_digest(arrays, attributes)
+    return Packed(digest, len(arrays["names"]), total, tuple(skipped))
+
+
+def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict[str, np.ndarray]:
+    packed = manifest.take(lengths > 0)
+    arrays = {
+        "names": packed.names,
+        "labels": packed.labels,
+        "offsets": np.concatenate([[0], np.cumsum(lengths[lengths > 0])]),
+        "sha256": hashes[lengths > 0],
+    }
+    arrays |= {f"columns/{key}": column for key, column in packed.columns.items()}
+    if packed.label_names:
+        arrays["label_names"] = Strings.of(packed.label_names).fixed()
+    return arrays
+
+
+def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, str | int]:
+    folder = os.path.dirname(os.path.realpath(path))
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "root": os.path.relpath(manifest.root, folder) if manifest.root else "",
+    }
+
+
+def _encoded(
+    paths: Strings, size: int | None, quality: int, workers: int
+) -> Iterator[bytes | InputError]:
+    """The bytes to store of every image in order, or what is wrong with it."""
+
+    def encode(row: int) -> bytes | InputError:
+        try:
+            return _bytes_of(paths[row], size, quality)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:  # Pillow works outside the interpreter's lock
+        for start in range(0, len(paths), workers * AHEAD):
+            stop = min(start + workers * AHEAD, len(paths))
+            yield from pool.map(encode, range(start, stop))
+
+
+def _bytes_of(location: str, size: int | None, quality: int) -> bytes:
+    data = images.read_bytes(location)
+    # without a size the pixels are only looked at; a JPEG's decoder is quicker at few of them
+    pixels = images.decode(data, at_least=size or 1, name=describe(location))
+    height, width = pixels.shape[:2]
+    if size is None or min(height, width) <= size:
+        return data
+    scale = size / min(height, width)
+    smaller = (max(size, round(width * scale)), max(size, round(height * scale)))
+    encoded = io.BytesIO()
+    shrunk = Image.fromarray(pixels).resize(smaller, Image.Resampling.LANCZOS)
+    shrunk.save(encoded, "JPEG", quality=quality)
+    return encoded.getvalue()

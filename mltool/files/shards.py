@@ -1,0 +1,122 @@
+"""Several embeddings files read as one: shards of a run, or parts of a gallery."""
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files import canonical, embeddings
+from mltool.files.embeddings import Embeddings
+from mltool.files.history import merge
+from mltool.files.manifest import check_unique
+
+logger = logging.getLogger(__name__)
+
+
+def expand(text: str) -> list[str]:
+    """The files that an argument names: a file, a folder of `.h5` files, or a quoted glob.
+
+    Numbers in names count as numbers (`shard-2` before `shard-10`). Raises InputError for none.
+    """
+    if os.path.isdir(text):
+        found = [str(path) for path in Path(text).glob("*.h5") if not path.name.startswith(".")]
+    elif os.path.lexists(text) or not glob.has_magic(text):
+        return [text]
+    else:
+        found = glob.glob(text, recursive=True)
+    if not found:
+        raise InputError(f"{text} names no .h5 file; check the folder or pattern")
+    return sorted(found, key=_by_number)
+
+
+def read_many(paths: Sequence[str]) -> Embeddings:
+    """The rows of all files in the given order; one file alone stays a memory map.
+
+    Files must agree in dimension, metric and space, and share no name. Labels are joined by text.
+    Columns that a file lacks are left out with a warning. Raises InputError.
+    """
+    parts = [embeddings.read(path) for path in paths]
+    if not parts:
+        raise InputError("no embeddings file was named; name at least one")
+    if len(parts) == 1:
+        return parts[0]
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        _check_match(paths[0], parts[0], path, part)
+    names = np.concatenate([part.names for part in parts])
+    check_unique(names, ", ".join(paths))
+    labels, label_names = _join_labels(paths, parts)
+    return Embeddings(
+        names=names,
+        vectors=np.concatenate([part.vectors for part in parts]),
+        labels=labels,
+        label_names=label_names,
+        columns=_join_columns(parts),
+        metric=parts[0].metric,
+        normalized=all(part.normalized for part in parts),
+        space=parts[0].space,
+        preprocess=_common([part.preprocess for part in parts]),
+        root=_common([part.root for part in parts]),
+        history=merge(*(part.history for part in parts)),
+        digest=canonical.digest([part.digest for part in parts]),
+    )
+
+
+def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) -> None:
+    facts = {
+        "dimensions": (one.vectors.shape[1], other.vectors.shape[1]),
+        "metric": (one.metric, other.metric),
+        "model (space)": (one.space, other.space),
+    }
+    for what, (here, there) in facts.items():
+        if here != there:
+            raise InputError(
+                f"{first} and {second} differ in {what} ({here} and {there}), so they cannot be "
+                "read as one; embed both with the same model"
+            )
+
+
+def _join_labels(
+    paths: Sequence[str], parts: Sequence[Embeddings]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels [N] into one list of label names; a file without any label fits all others."""
+    labelled = [i for i, part in enumerate(parts) if (part.labels >= 0).any()]
+    named = [i for i in labelled if parts[i].label_names]
+    if named and len(named) < len(labelled):
+        bare = next(i for i in labelled if i not in named)
+        raise InputError(
+            f"{paths[named[0]]} has label names, but {paths[bare]} only numbers; embed both from "
+            "lists with labels"
+        )
+    label_names = tuple(dict.fromkeys(name for part in parts for name in part.label_names))
+    if not label_names:
+        return np.concatenate([part.labels for part in parts]), ()
+    number = {name: label for label, name in enumerate(label_names)}
+    joined = []
+    for part in parts:
+        table = np.array([*(number[name] for name in part.label_names), -1])  # -1 picks the last
+        joined.append(table[part.labels])
+    return np.concatenate(joined), label_names
+
+
+def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
+    everywhere = set.intersection(*(set(part.columns) for part in parts))
+    lacking = sorted(set().union(*(part.columns for part in parts)) - everywhere)
+    if lacking:
+        logger.warning("left out columns that not all files have: %s", ", ".join(lacking))
+    kept = [key for key in parts[0].columns if key in everywhere]
+    return {key: np.concatenate([part.columns[key] for part in parts]) for key in kept}
+
+
+def _common(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else ""
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """A key that sorts digits by value and the rest as text."""
+    parts = re.split("([0-9]+)", path)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -1,0 +1,49 @@
+"""Whether a file that mltool wrote is whole and undamaged."""
+
+import os
+
+from mltool.errors import InputError
+from mltool.files import csv_list, embeddings, history, pack, safe_h5, tensors
+from mltool.files.opening import opened
+
+
+def check(path: str | os.PathLike[str], *, full: bool) -> str:
+    """The kind of the file, once it has passed: embeddings, checkpoint, pack, image list, text.
+
+    Without `full` header, sizes and sidecar are checked, with it every byte that has a checksum.
+    What a file is is told from its content. Raises InputError when it is not whole or not known.
+    """
+    with opened(path) as file:
+        start = file.read(4096)
+    if start.startswith(safe_h5.SIGNATURE):
+        return _check_h5(path, full)
+    if tensors.looks_like_tensors(start) or start.startswith(tensors.PICKLES):
+        tensors.verify(path, full=full)
+        return "checkpoint"
+    return _check_text(path, start, full)
+
+
+def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
+    with safe_h5.open_file(path) as file:
+        kind = safe_h5.attribute(file, "format", "")
+    if kind == embeddings.FORMAT:
+        embeddings.verify(path, full=full)
+        return "embeddings"
+    if kind == pack.FORMAT:
+        pack.verify(os.fspath(path), full=full)
+        return "pack"
+    raise InputError(f"{path} is no file that can be verified (format {kind!r}); make it again")
+
+
+def _check_text(path: str | os.PathLike[str], start: bytes, full: bool) -> str:
+    described = history.sidecar(path).exists()
+    if described and history.is_edited(path):
+        raise InputError(f"{path} was changed since mltool wrote it; make it again")
+    columns = start.split(b"\n")[0].removeprefix(b"\xef\xbb\xbf").strip().split(b",")
+    if b"path" in columns:
+        if full:
+            csv_list.read_csv(os.fspath(path))
+        return "image list"
+    if described:
+        return "text"
+    raise InputError(f"{path} is no file that mltool wrote; check its name")

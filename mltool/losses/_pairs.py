@@ -1,0 +1,120 @@
+"""Pairs: how similar anchor and candidate are, how much to pull them, how much to push them.
+
+Every formula of this folder is written with the few operations below. They share three rules: a
+pair of weight zero has no influence and no gradient; a weight multiplies its term, inside a
+log-sum-exp as + log w; an average divides by the number of its terms, not by the sum of their
+weights, so that weights all scaled by lambda scale the loss.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+
+
+class Pairs(NamedTuple):
+    """All pairs of A anchors and B candidates; both weights zero = the pair does not exist."""
+
+    sim: Tensor  # [A, B] cosine similarity, larger = closer, float32
+    pos: Tensor  # [A, B] weight >= 0 of the pull
+    neg: Tensor  # [A, B] weight >= 0 of the push; may overlap pos
+
+
+def of_labels(
+    sim: Tensor,
+    anchor_labels: Tensor,
+    candidate_labels: Tensor,
+    *,
+    exclude: Tensor | None = None,
+) -> Pairs:
+    """Pairs from class labels: equal labels are pulled, different ones pushed.
+
+    Args:
+        sim: [A, B] cosine similarities; half precision is widened to float32.
+        anchor_labels: [A] class indices; -1 = unknown, which pairs with nothing.
+        candidate_labels: [B] likewise; for one proxy per class it is `arange(classes)`.
+        exclude: [A, B] bool, True where a candidate is the anchor itself (or padding). A batch
+            against itself passes the diagonal.
+    """
+    same = anchor_labels[:, None] == candidate_labels[None, :]
+    exists = (anchor_labels >= 0)[:, None] & (candidate_labels >= 0)[None, :]
+    if exclude is not None:
+        exists = exists & ~exclude
+    if sim.dtype in (torch.float16, torch.bfloat16):
+        sim = sim.float()
+    return Pairs(sim, (same & exists).to(sim.dtype), (~same & exists).to(sim.dtype))
+
+
+def distance(sim: Tensor) -> Tensor:
+    """Euclidean distance of unit vectors; flat below 1e-4, where its slope would be infinite."""
+    return root(2 - 2 * sim)
+
+
+def root(square: Tensor) -> Tensor:
+    """Square root with a finite slope everywhere: the argument is held above 1e-8."""
+    # 1e-8 is zero in float16
+    return square.clamp(min=max(1e-8, torch.finfo(square.dtype).tiny)).sqrt()
+
+
+def log_sum_exp(x: Tensor, weight: Tensor) -> Tensor:
+    """`log(sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A].
+
+    A row without weights gives a large negative number instead of -inf, whose gradient is NaN. The
+    weights get no gradient.
+    """
+    return _LogSumExp.apply(x, weight)
+
+
+class _LogSumExp(torch.autograd.Function):
+    """`log_sum_exp` in one matrix of memory, without the slow logarithms of zero weights."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+        floor = torch.finfo(x.dtype).min / 2
+        share = x.masked_fill(weight <= 0, floor)
+        top = share.amax(dim=1, keepdim=True)
+        # exp is many times slower where it underflows; below -87 nothing adds to a float32
+        share.sub_(top).clamp_(min=-87).exp_().mul_(weight)
+        total = share.sum(dim=1, keepdim=True)
+        exists = total > 0
+        ctx.save_for_backward(share.div_(torch.where(exists, total, 1)))
+        return torch.where(exists, top + total.log(), floor).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None]:
+        (share,) = ctx.saved_tensors
+        return gradient[:, None] * share, None
+
+
+def log_one_plus_sum_exp(x: Tensor, weight: Tensor) -> Tensor:
+    """`log(1 + sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A]; 0 for a row without weights."""
+    return F.softplus(log_sum_exp(x, weight))
+
+
+def softmax_loss(pull: Tensor, push: Tensor, pairs: Pairs) -> Tensor:
+    """`-log(P / (P + N))` per row, P = sum pos exp(pull), N = sum neg exp(push); [A].
+
+    Args:
+        pull: [A, B] logits of the pairs as positives.
+        push: [A, B] logits of the pairs as negatives; the same tensor where no margin is taken.
+    """
+    odds = log_sum_exp(push, pairs.neg) - log_sum_exp(pull, pairs.pos)
+    return torch.where(has_any(pairs.pos), F.softplus(odds), 0)
+
+
+def has_any(weight: Tensor) -> Tensor:
+    """Whether a row has a weight at all, [A, B] -> [A] bool."""
+    return (weight > 0).any(dim=1)
+
+
+def row_mean(terms: Tensor, weight: Tensor) -> Tensor:
+    """Mean of the weighted terms of each row over its pairs of non-zero weight, [A, B] -> [A]."""
+    return (weight * terms).sum(dim=1) / weight.sign().sum(dim=1).clamp(min=1)
+
+
+def mean_over(terms: Tensor, counted: Tensor) -> Tensor:
+    """Sum of all terms divided by how many entries of `counted` are not zero; 0 if none is."""
+    return terms.sum() / counted.count_nonzero().clamp(min=1)

@@ -1,0 +1,34 @@
+"""Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mltool.losses._pairs import Pairs, root, softmax_loss
+
+ANCHORS = "batch"
+CANDIDATES = "proxies"
+
+
+def arcface(pairs: Pairs, *, margin: float = 0.5, scale: float = 64.0) -> Tensor:
+    """Softmax over the proxies with an angular margin on the own class.
+
+    mean_a -log( e^(scale cos(t_ay + margin)) / (same + sum_(c != y) e^(scale cos t_ac)) )
+
+    Args:
+        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        margin: in radians (PML takes degrees: its default 28.6 is 0.499).
+        scale: multiplies the cosines.
+
+    Beyond t = pi - margin, where cos(t + margin) would rise again, the logit goes on as
+    cos t - margin sin(margin), as in PML. cos(t + margin) is expanded: the arc cosine has an
+    infinite slope at 1.
+    """
+    own = pairs.pos.nonzero(as_tuple=True)
+    cos = pairs.sim[own]  # the margin concerns these alone
+    shifted = cos * math.cos(margin) - root(1 - cos.square()) * math.sin(margin)
+    monotone = cos - margin * math.sin(margin)
+    target = torch.where(cos > -math.cos(margin), shifted, monotone)
+    logits = scale * pairs.sim
+    return softmax_loss(logits.index_put(own, scale * target), logits, pairs).mean()

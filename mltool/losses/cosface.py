@@ -1,0 +1,24 @@
+"""Wang et al., CosFace: Large Margin Cosine Loss for Deep Face Recognition, CVPR 2018."""
+
+from torch import Tensor
+
+from mltool.losses._pairs import Pairs, softmax_loss
+
+ANCHORS = "batch"
+CANDIDATES = "proxies"
+
+
+def cosface(pairs: Pairs, *, margin: float = 0.35, scale: float = 64.0) -> Tensor:
+    """Softmax over the proxies with a cosine margin on the own class.
+
+    mean_a -log( e^(scale (s_ay - margin)) / (same + sum_(c != y) e^(scale s_ac)) )
+
+    Args:
+        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        margin: taken from the cosine of the own class.
+        scale: multiplies the cosines.
+
+    PML's CosFaceLoss has the same defaults.
+    """
+    logits = scale * pairs.sim
+    return softmax_loss(logits - scale * margin, logits, pairs).mean()

@@ -1,0 +1,26 @@
+"""Hermans, Beyer, Leibe, In Defense of the Triplet Loss for Person Re-Identification, 2017."""
+
+import torch
+from torch import Tensor
+
+from mltool.losses._pairs import Pairs, distance, has_any, log_sum_exp
+
+ANCHORS = "batch"
+CANDIDATES = "batch"
+
+
+def generalized_lifted_structure(pairs: Pairs, *, margin: float = 1.0) -> Tensor:
+    """Soft hardest positive against soft hardest negative of each anchor.
+
+    mean_a [ log sum_p e^(D_ap) + log sum_n e^(margin - D_an) ]+
+
+    Args:
+        pairs: [A, B].
+        margin: Euclidean distance.
+
+    An anchor needs a positive and a negative; PML's GeneralizedLiftedStructureLoss takes a missing
+    side as 0.
+    """
+    apart = distance(pairs.sim)
+    violation = log_sum_exp(apart, pairs.pos) + log_sum_exp(margin - apart, pairs.neg)
+    return torch.where(has_any(pairs.pos) & has_any(pairs.neg), violation.relu(), 0).mean()

@@ -1,0 +1,23 @@
+"""Zhai, Wu, Classification is a Strong Baseline for Deep Metric Learning, BMVC 2019."""
+
+from torch import Tensor
+
+from mltool.losses._pairs import Pairs, softmax_loss
+
+ANCHORS = "batch"
+CANDIDATES = "proxies"
+
+
+def normalized_softmax(pairs: Pairs, *, temperature: float = 0.05) -> Tensor:
+    """Classification by the cosine to one proxy per class.
+
+    mean_a -log( e^(s_ay / T) / sum_c e^(s_ac / T) )
+
+    Args:
+        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        temperature: T, divides the cosines.
+
+    PML's NormalizedSoftmaxLoss has the same default.
+    """
+    logits = pairs.sim / temperature
+    return softmax_loss(logits, logits, pairs).mean()

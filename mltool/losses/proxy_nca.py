@@ -1,0 +1,26 @@
+"""Movshovitz-Attias et al., No Fuss Distance Metric Learning Using Proxies, ICCV 2017."""
+
+import torch
+from torch import Tensor
+
+from mltool.losses._pairs import Pairs, has_any, log_sum_exp
+
+ANCHORS = "batch"
+CANDIDATES = "proxies"
+
+
+def proxy_nca(pairs: Pairs, *, scale: float = 1.0) -> Tensor:
+    """NCA with one proxy per class in place of the samples, the own proxy not in the denominator.
+
+    mean_a -log( e^(-scale D_ay^2) / sum_(c != y) e^(-scale D_ac^2) )
+
+    Args:
+        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        scale: multiplies the squared distances (1 in the paper; tuned values lie near 10).
+
+    The value can be negative. PML's ProxyNCALoss has the positive in the denominator as well: that
+    is `proxy-nca-pp`.
+    """
+    logits = 2 * scale * pairs.sim
+    gap = log_sum_exp(logits, pairs.neg) - log_sum_exp(logits, pairs.pos)
+    return torch.where(has_any(pairs.pos) & has_any(pairs.neg), gap, 0).mean()

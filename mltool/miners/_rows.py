@@ -1,0 +1,14 @@
+"""Extremes of each row among the pairs that exist."""
+
+import torch
+from torch import Tensor
+
+
+def lowest(sim: Tensor, weight: Tensor) -> Tensor:
+    """Lowest similarity with a weight, [A, B] -> [A, 1]; +inf for a row without."""
+    return sim.masked_fill(weight <= 0, torch.inf).amin(dim=1, keepdim=True)
+
+
+def highest(sim: Tensor, weight: Tensor) -> Tensor:
+    """Highest similarity with a weight, [A, B] -> [A, 1]; -inf for a row without."""
+    return sim.masked_fill(weight <= 0, -torch.inf).amax(dim=1, keepdim=True)

@@ -1,0 +1,1 @@
+"""What a model is, how it is built and how it is kept."""

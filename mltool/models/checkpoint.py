@@ -1,0 +1,134 @@
+"""Checkpoints: a model's tensors, its spec and its history in one safetensors file."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mltool.errors import InputError
+from mltool.files import tensors
+from mltool.files.history import check
+from mltool.models import spec as specs
+from mltool.models.backbones import MOSTLY, Loaded
+from mltool.models.embedder import Embedder, from_spec, multiply_adds, parameters
+from mltool.models.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+OBJECTIVE = "objective."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    spec: ModelSpec
+    state: dict[str, Tensor]  # of the model
+    objective: dict[str, Tensor]  # proxies and the like
+    classes: tuple[str, ...]  # label texts of the training classes, in the order of the proxies
+    history: tuple[dict, ...]
+    digest: str
+
+    def model(self, spec: ModelSpec | None = None) -> Embedder:
+        """The model, rebuilt, in evaluation mode; `spec` may ask for another image size."""
+        model = from_spec(spec or self.spec)
+        load_state(model, self.state, "the checkpoint")
+        return model.eval()
+
+
+def write(
+    path: str,
+    model: Embedder,
+    *,
+    state: dict[str, Tensor] | None = None,
+    objective: nn.Module | None = None,
+    classes: tuple[str, ...] = (),
+    history: tuple[dict, ...] = (),
+) -> str:
+    """Write a checkpoint, whole or not at all; `state` replaces the model's own tensors.
+
+    Returns the digest.
+    """
+    arrays = to_arrays(state if state is not None else model.state_dict())
+    if objective is not None:
+        arrays |= to_arrays(objective.state_dict(), OBJECTIVE)
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "spec": model.spec.to_dict(),
+        "cost": {"parameters": parameters(model), "multiply_adds": multiply_adds(model)},
+        "classes": list(classes),
+        "history": list(history),
+    }
+    return tensors.write(path, arrays, meta=meta)
+
+
+def read(path: str) -> Checkpoint:
+    """Read and check a checkpoint. Raises InputError for anything else."""
+    arrays, meta = tensors.read(path)
+    check_meta(path, meta)
+    classes, steps = meta.get("classes", []), meta.get("history", [])
+    if not isinstance(classes, list):
+        raise InputError(f"{path}: its list of classes is damaged; train it again")
+    state = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    objective = {k.removeprefix(OBJECTIVE): v for k, v in state.items() if k.startswith(OBJECTIVE)}
+    return Checkpoint(
+        spec=specs.from_dict(meta["spec"], path),
+        state={k: v for k, v in state.items() if not k.startswith(OBJECTIVE)},
+        objective=objective,
+        classes=tuple(classes),
+        history=check(steps, path),
+        digest=str(meta.get("digest", "")),
+    )
+
+
+def check_meta(path: str, meta: dict[str, object]) -> None:
+    """Refuse what is not a checkpoint, or one of a newer format."""
+    version = meta.get("format_version")
+    if "spec" not in meta or not isinstance(version, int):
+        raise InputError(
+            f"{path}: not an mltool checkpoint (plain weights go to --weights, with --arch)"
+        )
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path}: made by a newer mltool (format {version}); upgrade mltool")
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
+    """Strict load with a sentence instead of torch's listing."""
+    own = model.state_dict()
+    odd = sorted(k for k in own.keys() | state.keys() if _shape(own, k) != _shape(state, k))
+    if odd:
+        raise InputError(f"{path}: {len(odd)} tensors do not fit its own spec, such as {odd[0]}")
+    model.load_state_dict(state)
+
+
+def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
+    """Take from `state` what fits by name and shape, and say what did not.
+
+    Raises InputError when less than half of the model is found.
+    """
+    own = model.state_dict()
+    fits = {key: value for key, value in state.items() if _shape(own, key) == tuple(value.shape)}
+    report = Loaded.of(own, state, fits)
+    if len(fits) < MOSTLY * len(own):
+        raise InputError(f"{path}: does not fit the model: {report}")
+    model.load_state_dict(fits, strict=False)
+    logger.info("%s: %s", path, report)
+
+
+def to_arrays(state: dict[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]:
+    """Tensors as numpy arrays; bfloat16, which numpy lacks, as float32."""
+    return {
+        prefix + key: (value.float() if value.dtype == torch.bfloat16 else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        .numpy()
+        for key, value in state.items()
+    }
+
+
+def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(state[key].shape) if key in state else None

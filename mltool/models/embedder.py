@@ -1,0 +1,121 @@
+"""The model: images -> backbone -> pooling -> projection -> unit vectors."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from mltool import components
+from mltool.models import backbones, projections
+from mltool.models.spec import ModelSpec
+
+
+class Embedder(nn.Module):
+    """Images [B, 3, H, W], uint8 or float in 0..255, to embeddings [B, dim] in float32.
+
+    Mean and standard deviation are taken off here, on the device, so that loaders move bytes.
+    With `spec.normalize` the embeddings have unit length.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: ModelSpec, backbone: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.pooling = components.load("poolings", spec.pooling, channels=spec.channels)
+        pooled = _pooled_length(spec.channels, spec.pooling, spec.crop)
+        projection = projections.create(spec.projection, channels=pooled, dim=spec.dim)
+        self.before, self.after = projection.before, projection.after
+        shape = (1, 3, 1, 1)
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
+        self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings [B, dim], float32."""
+        vectors = self.after(self.penultimate(images)).float()
+        return functional.normalize(vectors) if self.spec.normalize else vectors
+
+    def penultimate(self, images: Tensor) -> Tensor:
+        """Pooled features before the projection [B, C], not normalised."""
+        pixels = (images.float() - self.mean) * self.scale
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return self.pooling(self.before(backbones.feature_maps(self.backbone, pixels)))
+
+
+def from_spec(spec: ModelSpec) -> Embedder:
+    """Build the model that a spec describes, with random weights."""
+    return Embedder(spec, backbones.create(spec.backbone, image_size=spec.crop))
+
+
+def build(
+    arch: str,
+    *,
+    pooling: str,
+    projection: str,
+    dim: int | None,
+    image_size: int | None,
+    resize: int | None,
+    weights: str | None,
+    seed: int,
+) -> Embedder:
+    """A new model: random from `seed`, then `weights` (a file, `timm`, or None) in the backbone.
+
+    `dim=None` keeps the pooled length. Sizes left out are the backbone's own, and a shorter side
+    of 8/7 of the crop, the field's 256 for 224.
+    """
+    crop = image_size or backbones.default_size(arch)
+    torch.manual_seed(seed)
+    backbone = backbones.create(arch, image_size=crop)
+    channels = backbones.channels(backbone)
+    mean, std = backbones.statistics(arch)
+    spec = ModelSpec(
+        backbone=arch,
+        channels=channels,
+        pooling=components.resolved("poolings", pooling),
+        projection=projection,
+        dim=dim or _pooled_length(channels, pooling, crop),
+        resize=resize or round(crop * 8 / 7),
+        crop=crop,
+        mean=mean,
+        std=std,
+    )
+    model = Embedder(spec, backbone)
+    if weights is not None:
+        backbones.load_weights(backbone, weights, name=arch)
+    return model
+
+
+def _pooled_length(channels: int, pooling: str, crop: int) -> int:
+    """The channels, unless the pooling keeps the positions of the raw pixels."""
+    flat = components.parse("poolings", pooling)[0].name == "flatten"
+    return channels * crop * crop if flat else channels
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(model: Embedder) -> int:
+    """Multiply-adds of one image at the model's own size."""
+    training = model.training
+    blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(blank)
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of the weights, for models that were never a file (random or timm weights)."""
+    sha = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""One file = one pooling: `[B, C, H, W] -> [B, C]`."""

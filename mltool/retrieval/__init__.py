@@ -1,0 +1,1 @@
+"""Nearest neighbours, metrics and what is done to rankings; no torch at import."""

@@ -1,0 +1,121 @@
+"""What two sets of embeddings have to do with each other: names, labels, models, roles."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files.embeddings import Embeddings
+from mltool.retrieval._vectors import Side, sides
+
+logger = logging.getLogger(__name__)
+
+
+def subset(embeddings: Embeddings, mask: np.ndarray) -> Embeddings:
+    """The rows where `mask` [N] is true; consecutive ones are not copied."""
+    found = np.flatnonzero(mask)
+    rows: np.ndarray | slice = found
+    if len(found) and found[-1] - found[0] + 1 == len(found):
+        rows = slice(int(found[0]), int(found[-1]) + 1)
+    return replace(
+        embeddings,
+        names=embeddings.names[rows],
+        vectors=embeddings.vectors[rows],
+        labels=embeddings.labels[rows],
+        columns={key: column[rows] for key, column in embeddings.columns.items()},
+    )
+
+
+def split_roles(embeddings: Embeddings) -> tuple[Embeddings, Embeddings | None]:
+    """(queries, gallery) by the columns `is_query` and `is_gallery`; (all, None) without them.
+
+    Where all rows have both roles they are compared all against all. Raises InputError where a
+    role is nobody's.
+    """
+    query, gallery = (embeddings.columns.get(key) for key in ("is_query", "is_gallery"))
+    if query is None or gallery is None:
+        return embeddings, None
+    query, gallery = query.astype(bool), gallery.astype(bool)
+    if query.all() and gallery.all():
+        return embeddings, None
+    for key, column in (("is_query", query), ("is_gallery", gallery)):
+        if len(column) and not column.any():
+            raise InputError(f"column {key} is 0 in every row; correct the image list")
+    return subset(embeddings, query), subset(embeddings, gallery)
+
+
+def check_comparable(queries: Embeddings, gallery: Embeddings, *, any_model: bool) -> None:
+    """Raise InputError unless both were made by one model and are compared by one metric."""
+    if queries.metric != gallery.metric:
+        raise InputError(
+            f"the queries are compared by {queries.metric}, but the gallery by {gallery.metric}; "
+            "embed both with the same model"
+        )
+    if queries.vectors.shape[1] != gallery.vectors.shape[1]:
+        raise InputError(
+            f"the queries are {queries.vectors.shape[1]}-d vectors, but the gallery holds "
+            f"{gallery.vectors.shape[1]}-d ones; embed both with the same model"
+        )
+    if any_model or queries.space == gallery.space != "":
+        return
+    if not (queries.space and gallery.space):
+        logger.warning("which model made the vectors is not known of both files; not compared")
+        return
+    raise InputError(
+        f"the queries were made by model {queries.space[:12]}, but the gallery by "
+        f"{gallery.space[:12]}; embed both with the same model, or say --any-model"
+    )
+
+
+def as_sides(queries: Embeddings, gallery: Embeddings | None) -> tuple[Side, Side]:
+    """Both sides, ready to be searched; without a gallery twice the same. Raises InputError."""
+    other = None if gallery is None else (gallery.vectors, gallery.names)
+    one, two = sides((queries.vectors, queries.names), other, metric=queries.metric)
+    return (one, one) if gallery is None else (one, two)
+
+
+def own_rows(queries: np.ndarray, gallery: np.ndarray | None) -> np.ndarray:
+    """For each query name the gallery row of the same name [Q] int64, -1 where there is none."""
+    if gallery is None:
+        return np.arange(len(queries))
+    if not len(gallery):
+        return np.full(len(queries), -1)
+    order = np.argsort(gallery, kind="stable")
+    found = np.searchsorted(gallery, queries, sorter=order)
+    rows = order[np.minimum(found, len(gallery) - 1)]
+    return np.where(gallery[rows] == queries, rows, -1)
+
+
+def codes(queries: Embeddings, gallery: Embeddings | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as int32 codes [Q], [N] that are equal where the labels are; -1 stays -1.
+
+    By text when both have label names, as integers when neither has. Raises InputError.
+    """
+    both = [queries] if gallery is None else [queries, gallery]
+    labels, _ = join_labels(both)
+    known = np.unique(labels[labels >= 0])
+    found = np.where(labels >= 0, np.searchsorted(known, labels), -1).astype(np.int32)
+    return found[: len(queries)], found if gallery is None else found[len(queries) :]
+
+
+def join_labels(parts: Sequence[Embeddings]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of all parts, one after the other, and their common label names.
+
+    A part without any label fits all others. Raises InputError where others mix texts and numbers.
+    """
+    labelled = [part for part in parts if (part.labels >= 0).any()]
+    named = [part for part in labelled if part.label_names]
+    if not named:
+        return np.concatenate([part.labels for part in parts]), ()
+    if len(named) < len(labelled):
+        raise InputError(
+            "some of the embeddings have label names, others only numbers; "
+            "embed all from lists with labels"
+        )
+    texts = tuple(dict.fromkeys(text for part in named for text in part.label_names))
+    number = {text: label for label, text in enumerate(texts)}
+    tables = [np.array([*(number[text] for text in p.label_names), -1]) for p in parts]
+    joined = [table[part.labels] for table, part in zip(tables, parts, strict=True)]
+    return np.concatenate(joined), texts

@@ -1,0 +1,91 @@
+"""How well a clustering of the vectors agrees with the labels.
+
+A cluster metric is `f(labels, clusters) -> scalar`, both int [N]. NMI is normalised by the
+arithmetic mean of the entropies (Oh Song et al., 2016); AMI corrects it for chance (Vinh, Epps,
+Bailey, "Information Theoretic Measures for Clusterings Comparison", 2010); F1 is over pairs.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mltool.errors import UsageError
+from mltool.files.embeddings import Embeddings
+
+ITERATIONS = 20  # of k-means, as in the field's evaluations
+
+
+def nmi(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """2 I(labels; clusters) / (H(labels) + H(clusters)); 1 where both are one group."""
+    joint, rows, columns = _contingency(labels, clusters)
+    if not len(joint):
+        return float("nan")
+    total = joint.sum()
+    left, right = _entropy(np.bincount(rows, joint)), _entropy(np.bincount(columns, joint))
+    if left + right == 0.0:
+        return 1.0
+    information = left + right - _entropy(joint.astype(np.float64))
+    return float(max(0.0, 2.0 * information / (left + right))) if total else float("nan")
+
+
+def ami(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """(I - E[I]) / ((H(labels) + H(clusters)) / 2 - E[I]), E over random labellings."""
+    if not len(labels):
+        return float("nan")
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    return float(adjusted_mutual_info_score(labels, clusters))
+
+
+def f1(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """2 P R / (P + R) over pairs of rows: P = of those in one cluster, the part in one class."""
+    joint, rows, columns = _contingency(labels, clusters)
+    both = _pairs(joint)
+    in_class, in_cluster = _pairs(np.bincount(rows, joint)), _pairs(np.bincount(columns, joint))
+    return 2.0 * both / (in_class + in_cluster) if in_class + in_cluster else float("nan")
+
+
+NAMED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"nmi": nmi, "ami": ami, "f1": f1}
+
+
+def kmeans(embeddings: Embeddings, count: int, *, seed: int) -> np.ndarray:
+    """Assign the rows [N] to `count` clusters by Euclidean k-means with all rows, 20 rounds.
+
+    Vectors compared by cosine are normalised first. Raises UsageError for count > N.
+    """
+    import faiss
+
+    if not 1 <= count <= len(embeddings):
+        raise UsageError(f"{len(embeddings)} vectors cannot form {count} clusters; take fewer")
+    vectors = np.array(embeddings.vectors, np.float32)
+    if embeddings.metric == "cosine":
+        faiss.normalize_L2(vectors)
+    search = faiss.Kmeans(
+        vectors.shape[1],
+        count,
+        niter=ITERATIONS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(vectors),
+    )
+    search.train(vectors)
+    return search.assign(vectors)[1].astype(np.int64)
+
+
+def _contingency(
+    labels: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes of the non-empty intersections, and which label and cluster each belongs to."""
+    rows = np.unique(labels, return_inverse=True)[1]
+    found, columns = np.unique(clusters, return_inverse=True)
+    cells, sizes = np.unique(rows * max(1, len(found)) + columns, return_counts=True)
+    return sizes, *np.divmod(cells, max(1, len(found)))
+
+
+def _entropy(sizes: np.ndarray) -> float:
+    shares = sizes[sizes > 0] / sizes.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _pairs(sizes: np.ndarray) -> float:
+    return float((sizes * (sizes - 1.0)).sum() / 2.0)

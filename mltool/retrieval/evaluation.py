@@ -1,0 +1,109 @@
+"""`mltool evaluate` as a library call: files in, a report and files out."""
+
+from dataclasses import dataclass
+
+from mltool.errors import UsageError
+from mltool.files import atomic, canonical, hits, shards
+from mltool.files.embeddings import Embeddings
+from mltool.files.history import History, extend, record, write_sidecar
+from mltool.options import parse_size
+from mltool.retrieval import reports
+from mltool.retrieval._joining import split_roles
+from mltool.retrieval.evaluate import Report, evaluate
+from mltool.retrieval.knn import Resources
+from mltool.retrieval.search import search
+
+RUN_DEPTH = 100  # hits of each query in a TREC run
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """The options of `mltool evaluate`, by their names there; see its help."""
+
+    queries: str
+    gallery: str | None
+    metrics: str
+    keep_self: bool
+    any_model: bool
+    bootstrap: int
+    seed: int
+    per_query: str | None
+    per_class: str | None
+    run: str | None
+    output: str | None
+    json: bool
+    max_memory: str
+    device: str
+    threads: int | None
+
+
+def run(request: EvaluateRequest) -> str:
+    """Evaluate as requested, write the files asked for, and return what is to be printed.
+
+    Raises UsageError, InputError, ResourceError.
+    """
+    if request.bootstrap < 0:
+        raise UsageError(f"--bootstrap {request.bootstrap}: give 0 or more resamplings")
+    resources = Resources(
+        max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
+    )
+    for path in (request.per_query, request.per_class, request.run, request.output):
+        if path is not None:
+            atomic.check_writable(path)
+    queries = shards.read_many(shards.expand(request.queries))
+    gallery = shards.read_many(shards.expand(request.gallery)) if request.gallery else None
+    report = evaluate(
+        queries,
+        gallery,
+        metrics=[name.strip() for name in request.metrics.split(",")],
+        keep_self=request.keep_self,
+        any_model=request.any_model,
+        bootstrap=request.bootstrap,
+        seed=request.seed,
+        resources=resources,
+    )
+    text = canonical.to_json(reports.as_record(report))
+    _write(request, report, text, queries, gallery)
+    if request.run:
+        asking, asked = (queries, gallery) if gallery is not None else split_roles(queries)
+        found = search(
+            asking,
+            asked,
+            k=RUN_DEPTH,
+            keep_self=request.keep_self,
+            any_model=True,
+            resources=resources,
+        )
+        hits.write(request.run, found, _history(request, report, queries, gallery))
+    return text if request.json else reports.as_text(report)
+
+
+def _write(
+    request: EvaluateRequest,
+    report: Report,
+    text: str,
+    queries: Embeddings,
+    gallery: Embeddings | None,
+) -> None:
+    if request.per_query:
+        reports.write_per_query(request.per_query, report)
+    if request.per_class:
+        reports.write_per_class(request.per_class, report)
+    if request.output:
+        atomic.write(request.output, f"{text}\n".encode())
+    history = _history(request, report, queries, gallery)
+    for path in filter(None, (request.per_query, request.per_class, request.output)):
+        write_sidecar(path, history)
+
+
+def _history(
+    request: EvaluateRequest, report: Report, queries: Embeddings, gallery: Embeddings | None
+) -> History:
+    inputs = [("queries", request.queries, queries.digest)]
+    inputs += [("gallery", request.gallery or "", gallery.digest)] if gallery is not None else []
+    settings = {
+        key: getattr(request, key)
+        for key in ("metrics", "keep_self", "any_model", "bootstrap", "seed")
+    }
+    step = record("evaluate", inputs=inputs, settings=settings, counts=report.counts)
+    return extend(queries.history, gallery.history if gallery is not None else (), record=step)

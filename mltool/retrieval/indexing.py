@@ -1,0 +1,124 @@
+"""`mltool index` and `mltool search` as library calls: files in, one file or hits out."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from mltool.errors import UsageError
+from mltool.files import atomic, embeddings, search_index, shards
+from mltool.files import hits as hit_files
+from mltool.files.embeddings import Embeddings
+from mltool.files.history import extend, merge, record
+from mltool.files.hits import Hits
+from mltool.options import parse_size
+from mltool.retrieval._vectors import release
+from mltool.retrieval.index import build
+from mltool.retrieval.index import search_index as search_by_index
+from mltool.retrieval.knn import Resources
+from mltool.retrieval.search import search
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """The options of `mltool index`, by their names there; see its help."""
+
+    embeddings: list[str]
+    output: str
+    type: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The options of `mltool search`, by their names there; see its help."""
+
+    db: str
+    queries: str
+    k: int
+    output: str | None
+    min_score: float | None
+    skip_self: bool
+    any_model: bool
+    max_memory: str
+    device: str
+    threads: int | None
+
+
+def run_index(request: IndexRequest) -> None:
+    """Build the index asked for and write it.
+
+    Raises UsageError, InputError, ResourceError.
+    """
+    atomic.check_writable(request.output)
+    paths = [path for text in request.embeddings for path in shards.expand(text)]
+    parts = []
+    for path in paths:
+        parts.append(embeddings.read(path))
+        release(parts[-1].vectors)
+    built = build(parts, kind=request.type, seed=request.seed)
+    about = built.about
+    step = record(
+        "index",
+        inputs=[("embeddings", path, part.digest) for path, part in zip(paths, parts, strict=True)],
+        settings={"type": about.factory, "seed": request.seed},
+        counts={"vectors": len(about), "trained_on": about.trained_on},
+    )
+    history = extend(merge(*(part.history for part in parts)), record=step)
+    search_index.write(request.output, replace(about, history=history), built.emit)
+    logger.info(
+        "%s: %d vectors as %s, recall@10 %.4f against exact search of %d of them",
+        request.output,
+        len(about),
+        about.factory,
+        about.recall,
+        about.recall_queries,
+    )
+
+
+def run_search(request: SearchRequest, queries: Embeddings) -> Hits:
+    """Search for `queries`, and write the hits if a file was asked for.
+
+    Raises UsageError, InputError, ResourceError.
+    """
+    if request.k < 1:
+        raise UsageError(f"-k {request.k}: ask for 1 hit or more")
+    if request.output is not None:
+        atomic.check_writable(request.output)
+    keep_self, any_model = not request.skip_self, request.any_model
+    resources = Resources(
+        max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
+    )
+    if search_index.is_index(request.db):
+        about = search_index.read(request.db)
+        found = search_by_index(
+            queries, about, k=request.k, keep_self=keep_self, any_model=any_model
+        )
+        origin, digest = about.history, about.digest
+    else:
+        gallery = shards.read_many(shards.expand(request.db))
+        found = search(
+            queries,
+            gallery,
+            k=request.k,
+            keep_self=keep_self,
+            any_model=any_model,
+            resources=resources,
+        )
+        origin, digest = gallery.history, gallery.digest
+    if request.min_score is not None:
+        found = found.at_least(request.min_score)
+    if request.output is not None:
+        step = record(
+            "search",
+            inputs=[("db", request.db, digest), ("queries", request.queries, queries.digest)],
+            settings={
+                "k": request.k,
+                "min_score": request.min_score,
+                "skip_self": request.skip_self,
+                "any_model": request.any_model,
+            },
+            counts={"queries": len(queries), "hits": sum(1 for _ in found.rows())},
+        )
+        hit_files.write(request.output, found, extend(origin, queries.history, record=step))
+    return found

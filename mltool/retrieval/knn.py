@@ -1,0 +1,182 @@
+"""Exact nearest neighbours and exact ranks of relevant rows, blocked and within a memory limit.
+
+Whatever the precision of the products, the size of the blocks and the number of threads, the
+answer is the same: approximate scores only decide what they can decide for certain, the rest is
+scored in float64 by one routine, and equal scores are ordered by the names' UTF-8 bytes.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mltool.retrieval._counting import Counting
+from mltool.retrieval._products import (
+    Precision,
+    available,
+    products_of,
+    speed,
+    start_up,
+    usual_bound,
+)
+from mltool.retrieval._relevance import Relevance
+from mltool.retrieval._selecting import Selecting
+from mltool.retrieval._tiles import Plan, blocks, cores, plan, sweep
+from mltool.retrieval._vectors import Side, public
+
+logger = logging.getLogger(__name__)
+
+RELEVANT_BYTES = 80  # memory that counting takes for each relevant row of a query
+KEPT_BYTES = 16  # and selecting for each neighbour
+WORTH_A_LOOK = 0.3  # seconds of work from which the best precision is sought
+SAMPLE = 64, 4096  # queries and gallery rows looked at for that
+SECONDS_PER_PAIR = 1.6e-6 / 512  # exact score of one pair, for each dimension
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a search may use; none of it changes the result."""
+
+    max_memory: int = 4 * 2**30  # bytes, beside the vectors themselves
+    device: str = "cpu"  # cpu, cuda or cuda:N
+    threads: int | None = None  # default: all processors
+    precision: Literal["auto"] | Precision = "auto"  # of the products
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The k nearest gallery rows of each query, best first."""
+
+    rows: np.ndarray  # [Q, k] int64, -1 where the gallery has fewer
+    scores: np.ndarray  # [Q, k] float64: cosine, dot product or minus the distance; -inf with -1
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """0-based ranks of the relevant rows of the queries first, first + 1, ..."""
+
+    first: int
+    starts: np.ndarray  # [q + 1] where each query's ranks begin
+    ranks: np.ndarray  # [P] int64, ascending for each query
+    tied: np.ndarray  # [P] bool: an irrelevant row has the same score
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ranks [n, R], relevant [n]) of some queries, as the ranking metrics take them."""
+        relevant = np.diff(self.starts)[rows]
+        there = np.arange(relevant.max(initial=0)) < relevant[:, None]
+        ranks = np.zeros(there.shape, np.int64)
+        ranks[there] = self.ranks[(self.starts[rows][:, None] + np.arange(there.shape[1]))[there]]
+        return ranks, relevant
+
+
+def neighbors(
+    queries: Side, gallery: Side, *, k: int, own: np.ndarray | None, resources: Resources
+) -> Neighbors:
+    """The `k` nearest rows of `gallery` for each query, without the query's `own` row [Q].
+
+    `own` is -1 where there is none, None where nobody has one.
+    `queries is gallery` searches all against all with half the products. Raises ResourceError.
+    """
+    places = gallery.places()
+    own = np.full(len(queries), -1) if own is None else own
+    parts = list(blocks(len(queries), max(1, resources.max_memory // (4 * KEPT_BYTES * k))))
+    found = []
+    for rows in parts:
+        asking = queries if len(parts) == 1 else queries.part(rows)
+        selecting = Selecting(asking, gallery, k=k, own=own[rows], places=places)
+        _run(selecting, resources)
+        found.append(Neighbors(selecting.rows, public(selecting.scores, gallery)))
+    empty = [Neighbors(np.empty((0, k), np.int64), np.empty((0, k)))]
+    return Neighbors(
+        np.concatenate([part.rows for part in found or empty]),
+        np.concatenate([part.scores for part in found or empty]),
+    )
+
+
+def ranks(
+    queries: Side,
+    gallery: Side,
+    relevance: Relevance,
+    *,
+    depth: np.ndarray | None = None,
+    resources: Resources,
+) -> Iterator[Ranks]:
+    """Ranks of every query's relevant rows, some queries at a time, in order.
+
+    A query's ranks below its `depth` [Q] are exact (default: all); the others are said to be at
+    least that, which is much faster. `queries is gallery` compares all against all with half the
+    products. Raises ResourceError.
+    """
+    if depth is None:
+        depth = np.full(len(queries), len(gallery) + 1)
+    for rows in _affordable(relevance.counts(), resources.max_memory // (4 * RELEVANT_BYTES)):
+        whole = rows == slice(0, len(queries))
+        asking = queries if whole else queries.part(rows)
+        counting = Counting(asking, gallery, relevance.part(rows), depth[rows])
+        _run(counting, resources)
+        yield Ranks(rows.start, counting.starts, *counting.ranks())
+
+
+def _affordable(counts: np.ndarray, most: int) -> Iterator[slice]:
+    """Consecutive queries that have at most `most` relevant rows together, or are alone."""
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _run(visitor: Counting | Selecting, resources: Resources) -> None:
+    threads = resources.threads or cores()
+    known = available(resources.device)
+    precision = _choose(visitor, resources, known, threads)
+    queries, gallery = visitor.queries, visitor.gallery
+    chosen = plan(queries, gallery, precision, max_memory=resources.max_memory, threads=threads)
+    logger.info("%s", _description(queries, gallery, precision, chosen))
+    products = products_of(precision, resources.device)
+    sweep(queries, gallery, visitor.visit, products=products, plan=chosen)
+
+
+def _description(queries: Side, gallery: Side, precision: str, chosen: Plan) -> str:
+    once = ", each product once" if queries is gallery else ""
+    return (
+        f"comparing {len(queries):,} x {len(gallery):,} vectors of {gallery.dim} dimensions in "
+        f"{precision}{once}: at most {chosen.peak_bytes / 2**20:,.0f} MiB beside the vectors"
+    )
+
+
+def _choose(
+    visitor: Counting | Selecting,
+    resources: Resources,
+    known: Sequence[Precision],
+    threads: int,
+) -> Precision:
+    """The precision that should be done first: fast products or few exact scores."""
+    if resources.precision != "auto":
+        return resources.precision
+    queries, gallery, device = visitor.queries, visitor.gallery, resources.device
+    pairs = len(queries) * len(gallery)
+    work = 2.0 * pairs * gallery.dim / (2 if queries is gallery else 1)
+    if device == "cpu" and work / speed("float32", device, threads) < WORTH_A_LOOK:
+        return "float32"
+    rows = _spread(len(queries), SAMPLE[0])
+    scores = queries.prepared(rows) @ gallery.prepared(_spread(len(gallery), SAMPLE[1])).T
+    if gallery.metric == "euclidean":
+        scores *= 2.0
+        scores -= np.square(queries.norms[rows] * queries.scale)[:, None]
+        scores -= np.square(gallery.norms[_spread(len(gallery), SAMPLE[1])] * gallery.scale)
+
+    def seconds(precision: Precision) -> float:
+        part = visitor.doubtful(rows, scores, usual_bound(precision, gallery))
+        exact = part * pairs * SECONDS_PER_PAIR * (gallery.dim + 50) / threads
+        return start_up(precision) + work / speed(precision, device, threads) + exact
+
+    return min(known, key=seconds)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

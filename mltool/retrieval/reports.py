@@ -1,0 +1,81 @@
+"""Reports of `evaluate` as a table, as JSON and as CSV."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+
+from mltool.files import atomic
+from mltool.retrieval.evaluate import Report, by_class
+
+
+def as_text(report: Report) -> str:
+    """A table for people: metrics in percent, then the counts."""
+    lines = []
+    for name, value in report.metrics.items():
+        low_high = report.intervals.get(name)
+        around = f"  ({_percent(low_high[0])} to {_percent(low_high[1])})" if low_high else ""
+        lines.append(f"{name:<18}{_percent(value):>10}{around}")
+    lines.append("")
+    lines += [f"{name.replace('_', ' '):<18}{value:>10,}" for name, value in report.counts.items()]
+    return "\n".join(lines)
+
+
+def as_record(report: Report) -> dict[str, object]:
+    """Metrics as fractions (None where undefined), counts, and `intervals` if there are any."""
+    record: dict[str, object] = {name: _defined(value) for name, value in report.metrics.items()}
+    record |= report.counts
+    if report.intervals:
+        record["intervals"] = {
+            name: [_defined(low), _defined(high)] for name, (low, high) in report.intervals.items()
+        }
+    return record
+
+
+def write_per_query(path: str | os.PathLike[str], report: Report) -> None:
+    """CSV with a row for each query: name, label, relevant, one column a metric.
+
+    Raises ResourceError.
+    """
+    queries = report.queries
+    texts = [*queries.label_names, ""]
+    labels = queries.labels.tolist()
+    shown = [texts[k] if queries.label_names else "" if k < 0 else str(k) for k in labels]
+    names = [name.decode() for name in queries.names.tolist()]
+    values = [map(_cell, column.tolist()) for column in report.per_query.values()]
+    rows = zip(names, shown, report.relevant.tolist(), *values, strict=True)
+    _write(path, ["name", "label", "relevant", *report.per_query], rows)
+
+
+def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
+    """CSV with a row for each class of the queries: label, queries, one column a metric.
+
+    Raises ResourceError.
+    """
+    labels, sizes, means = by_class(report)
+    values = [map(_cell, column.tolist()) for column in means.values()]
+    _write(path, ["label", "queries", *means], zip(labels, sizes.tolist(), *values, strict=True))
+
+
+def _write(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    with atomic.replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
+
+
+def _percent(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

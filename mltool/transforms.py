@@ -1,0 +1,37 @@
+"""The deterministic part of image preparation: resize, centre crop, and its test-time chain.
+
+Images are uint8 [3, H, W] tensors until they reach the model, which normalises them itself.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """An [H, W, 3] array as a [3, H, W] tensor over the same memory (channels last in memory)."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
+    """The image [3, H, W] with its shorter side `size`, antialiased; unchanged if it is."""
+    height, width = image.shape[-2:]
+    if min(height, width) == size:
+        return image
+    scale = size / min(height, width)
+    target = [max(size, round(height * scale)), max(size, round(width * scale))]
+    if height <= width:
+        target[0] = size
+    else:
+        target[1] = size
+    mode = InterpolationMode(interpolation)
+    return functional.resize(image, target, interpolation=mode, antialias=True)
+
+
+def center_crop(image: Tensor, size: int) -> Tensor:
+    """The centre square [3, size, size] of an image that is at least that large."""
+    height, width = image.shape[-2:]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[:, top : top + size, left : left + size]

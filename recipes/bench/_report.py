@@ -1,0 +1,45 @@
+"""Timing in turns and one JSON line per finished case, for all benchmarks of this folder."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def in_turns(
+    ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int
+) -> dict[str, float]:
+    """Seconds of both, measured A B A B ..., and the median of the pairwise ratios theirs / ours.
+
+    One uncounted call of each comes first. The machine's drift cancels in a pair.
+    """
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    ratios = sorted(b / a for a, b in pairs)
+    return {
+        "ours_s": round(statistics.median(a for a, _ in pairs), 4),
+        "theirs_s": round(statistics.median(b for _, b in pairs), 4),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(ratios[0], 3),
+        "ratio_max": round(ratios[-1], 3),
+        "rounds": rounds,
+    }
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def append(benchmark: str, **fields: object) -> None:
+    """Print a result and append it to results/bench_<benchmark>.jsonl."""
+    RESULTS.mkdir(exist_ok=True)
+    line = json.dumps({"benchmark": benchmark, **fields})
+    print(line, flush=True)
+    with open(RESULTS / f"bench_{benchmark}.jsonl", "a", encoding="utf-8") as file:
+        file.write(line + "\n")

@@ -1,0 +1,168 @@
+"""`mltool evaluate` from the shell: tables, JSON, files, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mltool.cli import app
+from mltool.files import embeddings
+from mltool.files.embeddings import Embeddings
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 5)
+    vectors = rng.standard_normal((6, 8))[labels] + 0.6 * rng.standard_normal((30, 8))
+    names = [f"c{label}/im {row}.jpg" for row, label in enumerate(labels)]
+    texts = [f"class {label}" for label in labels]
+    whole = Embeddings(names, vectors, texts, space="a" * 64)
+    embeddings.write(folder / "whole.h5", whole)
+    (folder / "shards").mkdir()
+    for number, rows in enumerate(np.array_split(np.arange(30), 3)):
+        part = Embeddings(
+            whole.names[rows], whole.vectors[rows], np.array(texts)[rows], space="a" * 64
+        )
+        embeddings.write(folder / "shards" / f"part-{number}.h5", part)
+    other = Embeddings([f"g{row}" for row in range(30)], vectors, texts, space="b" * 64)
+    embeddings.write(folder / "other.h5", other)
+    narrow = Embeddings(names, vectors[:, :3], texts)
+    embeddings.write(folder / "narrow.h5", narrow)
+    return folder
+
+
+def call(*words, status=0):
+    done = CliRunner().invoke(app, ["evaluate", *map(str, words)])
+    assert done.exit_code == status, done.output
+    return done
+
+
+def test_a_table_of_metrics_and_counts(files):
+    lines = call(files / "whole.h5").stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "precision@1",
+        "recall@10",
+        "r_precision",
+        "map@r",
+        "",
+        "queries",
+        "without positives",
+        "gallery",
+        "self removed",
+        "ties",
+        "classes",
+    ]
+    assert lines[0].endswith("%")
+
+
+def test_json_holds_fractions_and_counts(files):
+    done = call(files / "whole.h5", "--json", "--metrics", "map,recall@2,nmi")
+    report = json.loads(done.stdout)
+    assert {"map", "recall@2", "nmi", "queries", "ties"} <= set(report)
+    assert 0 < report["map"] < 1
+    assert report["queries"] == 30
+
+
+def test_shards_are_read_as_one_file(files):
+    one = call(files / "whole.h5", "--json").stdout
+    assert call(files / "shards", "--json").stdout == one
+    assert call(files / "shards" / "part-*.h5", "--json").stdout == one
+
+
+def test_undefined_is_null(files, tmp_path):
+    lone = Embeddings(["a", "b"], np.eye(2), ["x", "y"])
+    embeddings.write(tmp_path / "lone.h5", lone)
+    done = call(tmp_path / "lone.h5", "--json")
+    assert json.loads(done.stdout)["map@r"] is None
+    assert "no query has a relevant row" in done.stderr
+
+
+def test_files_of_values_hits_and_the_report(files, tmp_path):
+    done = call(
+        files / "whole.h5",
+        *("--per-query", tmp_path / "query.csv", "--per-class", tmp_path / "class.csv"),
+        *("--run", tmp_path / "hits.run", "-o", tmp_path / "report.json", "--json"),
+        *("--bootstrap", "20"),
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads(done.stdout)
+    low, high = report["intervals"]["map@r"]
+    assert low <= report["map@r"] <= high
+    with open(tmp_path / "query.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    mean = np.mean([float(row["map@r"]) for row in rows])
+    assert mean == pytest.approx(report["map@r"])
+    assert rows[7]["label"] == "class 1"
+    with open(tmp_path / "class.csv", newline="") as file:
+        assert [row["queries"] for row in csv.DictReader(file)] == ["5"] * 6
+    for name in ("query.csv", "class.csv", "hits.run", "report.json"):
+        history = json.loads((tmp_path / f"{name}.history.json").read_text())["history"]
+        assert history[-1]["command"] == "evaluate"
+        assert "max_memory" not in history[-1]["settings"]
+
+
+def test_a_trec_run_gives_the_metrics_again(files, tmp_path):
+    report = json.loads(call(files / "whole.h5", "--run", tmp_path / "r.run", "--json").stdout)
+    ranked = {}
+    for line in (tmp_path / "r.run").read_text().splitlines():
+        query, q0, name, rank, score, tag = line.split(" ")
+        assert (q0, tag) == ("Q0", "mltool")
+        ranked.setdefault(query, []).append((int(rank), -float(score), name))
+    assert len(ranked) == 30
+    first = 0
+    for query, hits in ranked.items():
+        assert hits == sorted(hits)
+        assert [rank for rank, _, _ in hits] == list(range(1, 30))
+        first += hits[0][2].split("/")[0] == query.split("/")[0]
+    assert first / 30 == pytest.approx(report["precision@1"])
+
+
+def test_the_same_call_gives_the_same_bytes(files, tmp_path):
+    for name in ("one.json", "two.json"):
+        call(files / "whole.h5", "--metrics", "map,nmi,f1", "--bootstrap", 9, "-o", tmp_path / name)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["nothing.h5"], 5, "nothing.h5"),
+        (["whole.h5", "narrow.h5"], 5, "queries are 8-d vectors, but the gallery holds 3-d ones"),
+        (["whole.h5", "other.h5"], 5, "say --any-model"),
+        (["whole.h5", "--metrics", "map@x"], 2, "no metric 'map@x'"),
+        (["whole.h5", "--metrics", ""], 2, "no metric"),
+        (["whole.h5", "--max-memory", "1K"], 6, "raise --max-memory"),
+        (["whole.h5", "--max-memory", "much"], 2, "is not a size"),
+        (["whole.h5", "--bootstrap", "-1"], 2, "0 or more"),
+        (["whole.h5", "--device", "tpu"], 2, "no device 'tpu'"),
+        (["whole.h5", "-o", "nowhere/x.json"], 6, "nowhere"),
+    ],
+)
+def test_what_is_refused(files, monkeypatch, words, status, message):
+    monkeypatch.chdir(files)
+    done = call(*words, status=status)
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_another_model_on_request(files):
+    report = call(files / "whole.h5", files / "other.h5", "--any-model", "--json").stdout
+    assert json.loads(report)["self_removed"] == 0
+
+
+def test_small_work_imports_neither_torch_nor_scikit_learn(files, run):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from typer.testing import CliRunner; from mltool.cli import app;"
+        f"assert not CliRunner().invoke(app, ['evaluate', {str(files / 'whole.h5')!r}]).exit_code;"
+        "print({'torch', 'sklearn', 'faiss', 'matplotlib', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

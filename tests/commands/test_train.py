@@ -1,0 +1,225 @@
+"""`train` and `embed` as their users call them: outputs, resume, signals, torchrun, history."""
+
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from mltool.cli import app
+from mltool.files import embeddings, history
+from mltool.files.shards import read_many
+
+Run = Callable[..., subprocess.CompletedProcess]
+TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "--dim", 16, "-j", 0)
+
+
+def start(*words: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mltool", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def temporaries(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if "mltool-" in p.name or p.suffix == ".partial"]
+
+
+def test_the_output_has_the_same_bytes_whatever_it_is_called(
+    tmp_path: Path, photos: Path, run: Run
+) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    words = ("train", photos, *TINY, "--epochs", 2, "-b", 20)
+    run(*words, "-o", first)
+    run(*words, "-o", second, "--workers", 2, "--cache", "off", "--log", tmp_path / "log.jsonl")
+    assert first.read_bytes() == second.read_bytes()
+    assert temporaries(tmp_path) == []
+
+
+def test_training_learns_and_validation_selects(tmp_path: Path, photos: Path, run: Run) -> None:
+    out, log = tmp_path / "m.safetensors", tmp_path / "log.jsonl"
+    done = run(
+        "train",
+        photos,
+        *TINY,
+        "--epochs",
+        3,
+        "-b",
+        20,
+        "-o",
+        out,
+        "--log",
+        log,
+        "--val",
+        photos,
+        "--ema",
+        0.9,
+        "--loss",
+        "triplet:weight=0.5",
+        "--loss",
+        "proxy-anchor",
+    )
+    assert "map@r" in done.stderr
+    names = {line.split('"name": "')[1].split('"')[0] for line in log.read_text().splitlines()}
+    assert {"loss", "triplet", "proxy-anchor", "val/map@r"} <= names
+
+
+def test_resume_after_it_is_done_does_nothing(tmp_path: Path, photos: Path, run: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    words = ("train", photos, *TINY, "--epochs", 1, "-b", 20, "-o", out, "--resume")
+    run(*words)
+    before = out.stat().st_mtime_ns
+    assert "finished already" in run(*words).stderr
+    assert out.stat().st_mtime_ns == before
+    run(*words[:-1], "--lr", 0.01, "--resume")
+    assert out.stat().st_mtime_ns != before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
+    tmp_path: Path, photos: Path, run: Run, number: int
+) -> None:
+    words = ("train", photos, *TINY, "--epochs", 40, "-b", 20, "--save-every", 0.2)
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    process = start(*words, "-o", broken)
+    while not Path(f"{broken}.partial").exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "--resume" in err
+    assert not broken.exists()
+    run(*words, "-o", broken, "--resume")
+    run(*words, "-o", whole)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert temporaries(tmp_path) == []
+
+
+def test_other_settings_are_refused_on_resume(tmp_path: Path, photos: Path, run: Run) -> None:
+    out = tmp_path / "m.safetensors"
+    words = ("train", photos, *TINY, "--epochs", 200, "-b", 20, "--save-every", 0.1, "-o", out)
+    process = start(*words)
+    while not Path(f"{out}.partial").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    done = run(*words, "--lr", 0.5, "--resume", status=5)
+    assert "lr: 0.001 -> 0.5" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "embed"])
+def test_kill_at_random_moments_then_resume(
+    tmp_path: Path, photos: Path, model: Path, run: Run, command: str
+) -> None:
+    words: tuple[object, ...] = ("train", photos, *TINY, "--epochs", 30, "-b", 20)
+    words += ("--save-every", 0.1)
+    if command == "embed":
+        words = ("embed", model, photos, "-b", 2, "-j", 1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    run(*words, "-o", whole)
+    took = time.monotonic() - began
+    generator = random.Random(0)
+    for _ in range(3):
+        process = start(*words, "-o", killed, "--resume")
+        time.sleep(generator.uniform(0.4, 1.0) * took)
+        process.kill()
+        process.communicate()
+        if killed.exists():
+            run("verify", "--full", killed)
+    run(*words, "-o", killed, "--resume")
+    assert killed.read_bytes() == whole.read_bytes()
+    assert temporaries(tmp_path) == []
+
+
+def test_shards_are_the_whole(tmp_path: Path, photos: Path, model: Path, run: Run) -> None:
+    run("embed", model, photos, "-o", tmp_path / "whole.h5", "-b", 16)
+    (tmp_path / "shards").mkdir()
+    for number in range(3):
+        out = tmp_path / "shards" / f"{number}.h5"
+        run("embed", model, photos, "-o", out, "-b", 16, "--shard", f"{number}/3")
+    whole = embeddings.read(tmp_path / "whole.h5")
+    joined = read_many(sorted(map(str, (tmp_path / "shards").iterdir())))
+    assert joined.names.tolist() == whole.names.tolist()
+    np.testing.assert_allclose(joined.vectors, whole.vectors, atol=2e-3)  # bf16 rounds by batch
+    run("embed", model, photos, "-o", tmp_path / "x.h5", "--shard", "3/3", status=2)
+
+
+def test_an_embeddings_file_is_an_image_list(
+    tmp_path: Path, photos: Path, model: Path, run: Run
+) -> None:
+    first, second = tmp_path / "a.h5", tmp_path / "b.h5"
+    run("embed", model, photos, "-o", first)
+    run("embed", "pixels", first, "-o", second)
+    assert embeddings.read(first).names.tolist() == embeddings.read(second).names.tolist()
+
+
+def test_paths_come_from_standard_input(
+    tmp_path: Path, photos: Path, model: Path, run: Run
+) -> None:
+    listing = "\n".join(str(path) for path in sorted(photos.rglob("*.jpg")))
+    run("embed", model, "-", "-o", tmp_path / "x.h5", input=listing)
+    assert len(embeddings.read(tmp_path / "x.h5")) == 40
+
+
+def test_the_history_says_how_to_do_it_again(
+    tmp_path: Path, photos: Path, model: Path, run: Run
+) -> None:
+    out = tmp_path / "x.h5"
+    run("embed", model, photos, "-o", out)
+    lines = run("info", "--history", out).stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "embed"]
+    group = typer.main.get_command(app)
+    for line in lines:
+        command, *words = shlex.split(line)[1:]
+        group.commands[command].make_context(command, words)  # type: ignore[attr-defined]
+    assert str(tmp_path) not in str(history.of_file(out))
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, photos: Path, run: Run) -> None:
+    done = run("train", photos, "-o", tmp_path / "m", *TINY, "--dry-run")
+    assert "40 images" in done.stderr
+    run("embed", "pixels", photos, "-o", tmp_path / "x.h5", "--dry-run")
+    run("pack", photos, "-o", tmp_path / "p.h5", "--dry-run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_and_config_below_flags(tmp_path: Path, photos: Path, run: Run) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("batch-size = 20\n[train]\ndim = 24\nepochs = 0\n")
+    out = tmp_path / "m.safetensors"
+    words = [w for w in TINY if w not in ("--dim", 16)]
+    environment = os.environ | {"MLTOOL_TRAIN_LR": "0.25", "MLTOOL_TRAIN_EPOCHS": "1"}
+    run("train", photos, "-o", out, *words, "--config", config, env=environment)
+    settings = history.of_file(out)[-1]["settings"]
+    assert isinstance(settings, dict)
+    assert (settings["dim"], settings["lr"], settings["batch_size"]) == (24, 0.25, 20)
+    assert settings["epochs"] == 1
+    config.write_text("epocs = 3\n")
+    done = run("train", photos, "-o", out, "--config", config, status=2)
+    assert "did you mean epochs" in done.stderr
+    run("train", photos, "-o", out, "--config", tmp_path / "none.toml", status=2)
+
+
+def test_torchrun_equals_one_process(tmp_path: Path, photos: Path, run: Run) -> None:
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    words = ["train", photos, *TINY, "--epochs", 2, "--freeze-bn"]
+    run(*words, "-b", 20, "-o", one)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += ["-m", "mltool", *map(str, words), "-b", "10", "-o", str(two)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    from mltool.files import tensors
+
+    first, second = tensors.read(one)[0], tensors.read(two)[0]
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_allclose(value, second[name], atol=1e-4, err_msg=name)
+    assert temporaries(tmp_path) == []

@@ -1,0 +1,59 @@
+"""Small data and models for all tests; nothing is downloaded."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ["OMP_NUM_THREADS"] = "1"  # two test processes on two cores, and the same bytes always
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Call the program in a process of its own: `run("embed", ..., status=0)`."""
+
+    def call(
+        *words: object, status: int | None = 0, **options: object
+    ) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-m", "mltool", *map(str, words)],
+            capture_output=True, text=True, check=False, timeout=120, **options,
+        )  # fmt: skip
+        assert status is None or done.returncode == status, done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 5 classes x 8 small JPEGs, each class with a colour of its own."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        place = folder / f"class{number}"
+        place.mkdir()
+        colour = generator.integers(0, 255, 3)
+        for item in range(8):
+            noise = generator.integers(-30, 30, (40, 48, 3))
+            pixels = (colour + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{item}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, photos: Path, run: Run) -> Path:
+    """An untrained checkpoint of a tiny network."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    run("train", photos, "-o", path, *TINY, "--epochs", 0)
+    return path
+
+
+TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "--dim", 16, "-j", 0)

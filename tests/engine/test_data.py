@@ -1,0 +1,243 @@
+"""Batches: the same whatever loads them, and what happens to images and loaders that fail."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_runs
+import torch
+from PIL import Image
+
+from mltool import components
+from mltool.engine import data
+from mltool.engine.data import Batch, Images, load
+from mltool.errors import InputError, ResourceError
+from mltool.files.manifest import Manifest, Strings
+from mltool.models.spec import ModelSpec
+from mltool.transforms import center_crop, resize_shorter, to_tensor
+
+SPEC = ModelSpec("pixels", 3, "flatten", "none", 3 * 24 * 24, resize=28, crop=24)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch) -> None:
+    """Torch waits so long for a process that does not end before it ends it."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.3)
+
+
+def listed(paths: list[Path]) -> Manifest:
+    return Manifest(
+        names=np.array([path.name.encode() for path in paths]),
+        paths=Strings.of([str(path) for path in paths]),
+        labels=np.arange(len(paths)),
+        label_names=tuple(str(n) for n in range(len(paths))),
+        columns={},
+        root=str(paths[0].parent),
+    )
+
+
+def images(manifest: Manifest, augment: str = "crop", **settings) -> Images:
+    augmentation = components.load("augmentations", augment, size=SPEC.crop)
+    return Images(manifest, SPEC, augmentation, **{"seed": 0} | settings)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Manifest:
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(9):
+        shape = (int(generator.integers(20, 60)), int(generator.integers(20, 60)), 3)
+        pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return listed(paths)
+
+
+BATCHES = [[(0, 0), (3, 0)], [(8, 1), (3, 1), (0, 7)], [(5, 0)], [(1, 2), (2, 2)]] * 3
+
+
+def same(left: Batch, right: Batch) -> bool:
+    return (
+        torch.equal(left.images, right.images)
+        and torch.equal(left.labels, right.labels)
+        and torch.equal(left.rows, right.rows)
+        and left.failures == right.failures
+    )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_any_number_of_workers_gives_the_same_batches(photos: Manifest, cached: bool) -> None:
+    expected = list(load(images(photos), BATCHES, workers=0))
+    assert [batch.rows.tolist() for batch in expected[:3]] == [[0, 3], [8, 3, 0], [5]]
+    assert expected[0].images.shape == (2, 3, 24, 24)
+    assert expected[0].images.dtype == torch.uint8
+    for workers in (0, 1, 3):
+        found = list(load(images(photos, cache=cached), iter(BATCHES), workers=workers))
+        assert len(found) == len(expected)
+        assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_labels_and_rows_travel_with_the_images(photos: Manifest) -> None:
+    batch = next(
+        load(images(photos.take(np.array([4, 7])), "center"), [[(1, 0), (0, 0)]], workers=0)
+    )
+    assert batch.labels.tolist() == [7, 4]
+    assert batch.rows.tolist() == [1, 0]
+
+
+def test_without_augmentation_it_is_resize_and_centre_crop(photos: Manifest) -> None:
+    [batch] = load(images(photos, "center"), [[(r, 5) for r in range(9)]], workers=0)
+    for row in range(9):
+        image = to_tensor(np.array(Image.open(photos.paths[row])))
+        assert torch.equal(batch.images[row], center_crop(resize_shorter(image, 28), 24))
+
+
+def test_augmentation_is_a_function_of_seed_name_and_draw(photos: Manifest) -> None:
+    def view(of: Manifest, row: int, draw: int, seed: int = 0) -> torch.Tensor:
+        torch.rand(3)  # the global generator has no say
+        [batch] = load(images(of, seed=seed), [[(row, draw)]], workers=0)
+        return batch.images[0]
+
+    first = view(photos, 3, 0)
+    assert torch.equal(first, view(photos, 3, 0))
+    assert not torch.equal(first, view(photos, 3, 1))
+    assert not torch.equal(first, view(photos, 3, 0, seed=1))
+    other = photos.take(np.array([8, 3]))  # another list, another row: the name decides
+    assert torch.equal(first, view(other, 1, 0))
+    seeds = {
+        data._seed(s, name, draw) for s in range(3) for name in (b"1", b"11") for draw in (1, 11)
+    }
+    assert len(seeds) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("room", [1.0, 0.3, 0.0])
+def test_the_cache_changes_no_pixel(photos: Manifest, room: float) -> None:
+    expected = list(load(images(photos), BATCHES, workers=0))
+    cached = images(photos, cache=True)
+    cached.cache.capacity = int(cached.cache.capacity * room)
+    for _ in range(2):  # filling, then filled
+        found = list(load(cached, BATCHES, workers=0))
+        assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_cache_spares_the_files(photos: Manifest) -> None:
+    cached = images(photos, cache=True)
+    batches = [[(row, 0) for row in range(9)]]
+    [before] = load(cached, batches, workers=1)  # filled by another process
+    for path in photos.paths:
+        os.unlink(path)
+    [after] = load(cached, batches, workers=0)
+    assert same(before, after)
+
+
+def spoil(photos: Manifest) -> None:
+    Path(photos.paths[2]).write_bytes(b"no image")
+    os.truncate(photos.paths[5], 60)
+    os.unlink(photos.paths[7])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_named_in_one_line(photos: Manifest, workers: int) -> None:
+    spoil(photos)
+    for row in (2, 5, 7):
+        with pytest.raises(InputError, match=rf"{row}\.png") as caught:
+            list(load(images(photos), [[(0, 0)], [(1, 0), (row, 0)]], workers=workers))
+        assert "\n" not in str(caught.value)
+        assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_leaves_the_unreadable_out(photos: Manifest, workers: int) -> None:
+    spoil(photos)
+    batches = [[(r, 0) for r in range(4)], [(5, 0), (7, 0)], [(r, 0) for r in range(4, 9)]]
+    first, second, third = load(images(photos, skip_bad=True), batches, workers=workers)
+    assert first.rows.tolist() == first.labels.tolist() == [0, 1, 3]
+    assert len(second.rows) == len(second.images) == 0
+    assert third.rows.tolist() == [4, 6, 8]
+    assert [row for row, _ in third.failures] == [5, 7]
+    assert all("\n" not in reason for _, reason in third.failures)
+    assert [row for row, _ in second.failures] == [5, 7]
+
+
+class Faulty(Images):
+    """Loaders that misbehave at row 2."""
+
+    def prepared(self, row: int) -> torch.Tensor:
+        if row == 2:
+            self.misbehave()
+        return super().prepared(row)
+
+    def misbehave(self) -> None:
+        raise NotImplementedError
+
+
+def faulty(kind: type[Faulty], manifest: Manifest) -> Faulty:
+    return kind(manifest, SPEC, components.load("augmentations", "center", size=24), seed=0)
+
+
+class Killed(Faulty):
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stalled(Faulty):
+    def misbehave(self) -> None:
+        time.sleep(1000)
+
+
+class Buggy(Faulty):
+    def misbehave(self) -> None:
+        raise RuntimeError("a bug in an augmentation")
+
+
+def test_a_dying_loader_is_a_resource_error(photos: Manifest) -> None:
+    with pytest.raises(ResourceError, match="fewer --workers") as caught:
+        list(load(faulty(Killed, photos), [[(r, 0)] for r in range(9)], workers=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loader_that_dies_while_the_parent_computes(photos: Manifest) -> None:
+    with pytest.raises(ResourceError, match="fewer --workers"), data.reporting_dead_loaders():
+        for _ in load(faulty(Killed, photos), [[(r, 0)] for r in range(9)], workers=1):
+            for _ in range(500):  # torch's word of the death comes here, not in the loading
+                time.sleep(0.01)
+
+
+def test_a_stalled_loader_is_a_resource_error(photos: Manifest) -> None:
+    start = time.monotonic()
+    with pytest.raises(ResourceError, match="timed out"):
+        list(load(faulty(Stalled, photos), [[(2, 0)]], workers=1, stall_timeout=0.5))
+    assert time.monotonic() - start < 20  # the stalled process is ended, not waited for
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_in_a_loader_stays_a_bug(photos: Manifest, workers: int) -> None:
+    with pytest.raises(RuntimeError, match="a bug in an augmentation"):
+        list(load(faulty(Buggy, photos), [[(2, 0)]], workers=workers))
+
+
+def test_loaders_leave_signals_to_the_parent() -> None:
+    manifest = tiny_runs.manifest()
+    dataset = tiny_runs.images(manifest, tiny_runs.model())
+    stream = load(dataset, [[(r % 80, 0)] for r in range(200)], workers=2)
+    next(stream)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert len(children) == 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        for child in children:
+            signal_from_elsewhere(int(child), number)
+    assert sum(len(batch.rows) for batch in stream) == 199
+
+
+def signal_from_elsewhere(pid: int, number: int) -> None:
+    """As a scheduler does it: the sender is not the parent."""
+    os.waitpid(os.posix_spawn("/bin/kill", ["kill", f"-{int(number)}", str(pid)], os.environ), 0)
+
+
+def test_workers_by_default() -> None:
+    assert 1 <= data.default_workers() <= 4
+    assert data.default_workers() <= data.usable_cores()

@@ -1,0 +1,197 @@
+"""Rates, groups, schedules, and a state that survives a file bit for bit."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mltool.engine import optim
+from mltool.engine.optim import OptimSettings
+from mltool.errors import InputError, UsageError
+from mltool.models.checkpoint import to_arrays
+from mltool.models.embedder import build
+from mltool.models.proxies import Proxies
+from mltool.poolings.gem import GeM
+
+SETTINGS = OptimSettings("adamw", 0.1, None, None, 0.01, 0.9, "constant", 0.0)
+EVERY = ["adamw", "adam", "sgd", "rmsprop"]
+
+
+class Toy(nn.Module):
+    """A convolution, a gain, a scalar (GeM) and a matrix: one parameter of each shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        self.pooling = GeM()
+        self.after = nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.after(self.pooling(self.backbone(images)))
+
+
+def toy() -> tuple[Toy, Proxies]:
+    torch.manual_seed(0)
+    return Toy().to(memory_format=torch.channels_last), Proxies(3, 4)
+
+
+def steps(model: Toy, proxies: Proxies, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+    for number in numbers:
+        generator = torch.Generator().manual_seed(number)
+        images = torch.rand(6, 3, 8, 8, generator=generator)
+        images = images.contiguous(memory_format=torch.channels_last)
+        optimizer.zero_grad()
+        (model(images) @ proxies().T).logsumexp(1).sum().backward()
+        optimizer.step()
+
+
+def test_groups_have_parts_rates_and_names() -> None:
+    model = build(
+        "test_resnet",
+        pooling="gem",
+        projection="linear",
+        dim=8,
+        image_size=32,
+        resize=32,
+        weights=None,
+        seed=0,
+    )
+    proxies = Proxies(5, 8)
+    settings = dataclasses.replace(SETTINGS, lr_backbone=0.003, lr_proxies=0.7)
+    optimizer = optim.create(model, proxies, settings, pretrained=True)
+    assert {g["part"]: g["lr"] for g in optimizer.param_groups} == {
+        "backbone": 0.003,
+        "head": 0.1,
+        "objective": 0.7,
+    }
+    by_name = {
+        name: (parameter, group)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    }
+    assert len(by_name) == sum(1 for _ in model.parameters()) + 1
+    for name, parameter in model.named_parameters():
+        found, group = by_name[f"model.{name}"]
+        assert found is parameter
+        assert group["part"] == ("backbone" if name.startswith("backbone.") else "head")
+    decayed = {name for name, (_, group) in by_name.items() if group["weight_decay"]}
+    assert {by_name[name][0].ndim for name in decayed} == {2, 4}
+    spared = by_name.keys() - decayed
+    assert "objective.weight" in spared
+    assert "model.pooling.p" in spared
+    assert {by_name[name][0].ndim for name in spared - {"objective.weight"}} == {0, 1}
+
+
+def test_a_vector_with_axes_of_one_is_not_decayed() -> None:
+    model = nn.Module()
+    model.token = nn.Parameter(torch.zeros(1, 1, 16))
+    model.gain = nn.Parameter(torch.zeros(16, 1, 1, 1))
+    model.table = nn.Parameter(torch.zeros(1, 5, 16))
+    optimizer = optim.create(model, nn.Module(), SETTINGS, pretrained=False)
+    decay = {n: g["weight_decay"] for g in optimizer.param_groups for n in g["names"]}
+    assert decay == {"model.token": 0.0, "model.gain": 0.0, "model.table": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "backbone", "proxies", "expected"),
+    [
+        (False, None, None, (0.1, 0.1, 1.0)),
+        (True, None, None, (0.01, 0.1, 1.0)),
+        (True, 0.0, 0.0, (0.0, 0.1, 0.0)),  # zero is a rate, not "not given"
+        (False, 0.5, 0.2, (0.5, 0.1, 0.2)),
+    ],
+)
+def test_rates(pretrained, backbone, proxies, expected) -> None:
+    settings = dataclasses.replace(SETTINGS, lr_backbone=backbone, lr_proxies=proxies)
+    rates = optim.rates_of(settings, pretrained=pretrained)
+    assert tuple(rates[part] for part in ("backbone", "head", "objective")) == pytest.approx(
+        expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "epoch", "factor"),
+    [
+        ("constant", 0.0, 0.0, 1.0),
+        ("constant", 0.0, 9.99, 1.0),
+        ("constant", 2.0, 0.0, 0.0005),
+        ("constant", 2.0, 1.0, 0.5005),
+        ("constant", 2.0, 2.0, 1.0),
+        ("constant", 0.0005, 0.0, 1.0),  # shorter than its own first step: never above the rate
+        ("constant", 0.01, 0.0099, 1.0),
+        ("cosine", 0.0, 0.0, 1.0),
+        ("cosine", 0.0, 2.5, 0.5 * (1 + math.sqrt(0.5))),
+        ("cosine", 0.0, 5.0, 0.5),
+        ("cosine", 0.0, 10.0, 0.0),
+        ("cosine", 2.0, 6.0, 0.5),  # half of the 8 epochs after warmup
+        ("cosine", 20.0, 10.0, 0.50005),  # a warmup that never ends
+        ("step", 0.0, 3.3, 1.0),
+        ("step", 0.0, 3.4, 0.1),
+        ("step", 0.0, 6.7, 0.01),
+        ("step", 0.0, 9.99, 0.01),
+        ("step", 1.0, 4.1, 0.1),  # 1 + 9 / 3 = 4
+    ],
+)
+def test_schedules_at_known_points(schedule, warmup, epoch, factor) -> None:
+    model, proxies = toy()
+    settings = dataclasses.replace(SETTINGS, schedule=schedule, warmup=warmup)
+    optimizer = optim.create(model, proxies, settings, pretrained=True)
+    optim.set_rates(optimizer, settings, epoch=epoch, epochs=10)
+    for group in optimizer.param_groups:
+        assert group["lr"] == pytest.approx(group["base_lr"] * factor, abs=1e-12)
+    optim.set_rates(optimizer, settings, epoch=epoch, epochs=10)  # from the base, not from itself
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * factor, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_restored_optimiser_goes_on_bit_for_bit(name: str, momentum: float) -> None:
+    settings = dataclasses.replace(SETTINGS, optimizer=name, momentum=momentum, lr=0.01)
+    model, proxies = toy()
+    optimizer = optim.create(model, proxies, settings, pretrained=False)
+    steps(model, proxies, optimizer, range(3))
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    own = proxies.weight.detach().clone()
+    # through numpy, as a file would: contiguous, whatever the parameters are
+    saved = {k: torch.from_numpy(v.copy()) for k, v in to_arrays(optim.state(optimizer)).items()}
+    steps(model, proxies, optimizer, range(3, 6))
+
+    other, others = toy()
+    other.load_state_dict(weights)
+    others.load_state_dict({"weight": own})
+    fresh = optim.create(other, others, settings, pretrained=False)
+    optim.load_state(fresh, saved, "x.partial")
+    for parameter in other.parameters():
+        for key, value in fresh.state[parameter].items():
+            if key != "step":
+                assert value.shape == parameter.shape
+                assert value.stride() == parameter.stride()
+    steps(other, others, fresh, range(3, 6))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    assert torch.equal(proxies.weight, others.weight)
+    again = optim.state(fresh)
+    for key, value in optim.state(optimizer).items():
+        assert torch.equal(value, again[key]), key
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_state_of_another_model_is_refused(name: str) -> None:
+    settings = dataclasses.replace(SETTINGS, optimizer=name)
+    model, proxies = toy()
+    optimizer = optim.create(model, proxies, settings, pretrained=False)
+    steps(model, proxies, optimizer, range(1))
+    saved = optim.state(optimizer)
+    key = next(k for k in saved if k.startswith("model.after.weight/") and saved[k].ndim)
+    for wrong in (torch.zeros(9, 9), torch.zeros(())):
+        with pytest.raises(InputError, match=r"x\.partial.*model\.after\.weight"):
+            optim.load_state(optimizer, saved | {key: wrong}, "x.partial")
+    with pytest.raises(InputError, match="does not have"):
+        optim.load_state(optimizer, saved | {"model.other/exp_avg": torch.zeros(1)}, "x.partial")
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(UsageError, match="anything to learn"):
+        optim.create(nn.Flatten(), nn.Module(), SETTINGS, pretrained=False)

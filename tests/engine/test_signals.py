@@ -1,0 +1,43 @@
+"""The first signal raises a flag, the second ends the process, and handlers are put back."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mltool.engine.signals import WATCHED, watch
+
+
+@pytest.mark.parametrize("number", WATCHED, ids=lambda n: n.name)
+def test_the_first_signal_only_raises_a_flag(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with watch() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        assert stop.number == number
+    assert signal.getsignal(number) == before
+
+
+def test_handlers_are_put_back_after_an_error() -> None:
+    before = [signal.getsignal(number) for number in WATCHED]
+    with pytest.raises(KeyError), watch():
+        raise KeyError
+    assert [signal.getsignal(number) for number in WATCHED] == before
+
+
+@pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_second_signal_ends_the_process(second: signal.Signals, status: int) -> None:
+    code = f"""
+import os, signal
+from mltool.engine.signals import watch
+with watch() as stop:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print("still here", stop.requested, flush=True)
+    os.kill(os.getpid(), {int(second)})
+    print("never", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "still here True\n")

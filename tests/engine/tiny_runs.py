@@ -1,0 +1,176 @@
+"""Training runs small enough for tests: digits at 16 pixels, timm's test_resnet, a step in 20 ms.
+
+Runs that are to be killed live in forks of the test process: nothing is imported again, so that
+a kill and a resume cost a second.
+"""
+
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mltool import components
+from mltool.engine.data import Images
+from mltool.engine.loop import LoopSettings
+from mltool.engine.objectives.supervised import Supervised
+from mltool.engine.optim import OptimSettings
+from mltool.engine.samplers import ClassBalanced
+from mltool.engine.training import Plan, Runtime, Validation, train
+from mltool.errors import MltoolError
+from mltool.files import digits
+from mltool.files.history import record
+from mltool.files.manifest import Manifest, Strings
+from mltool.models.embedder import Embedder, build
+
+SIZE = 16
+
+
+def manifest(*, classes: range = range(5), each: int = 16) -> Manifest:
+    """The first `each` digits of some classes."""
+    labels = digits.pixels_and_labels()[1]
+    rows = np.sort(np.concatenate([np.flatnonzero(labels == c)[:each] for c in classes]))
+    return Manifest(
+        names=np.array([digits.name(row).encode() for row in rows]),
+        paths=Strings.of([digits.location(row) for row in rows]),
+        labels=np.searchsorted(np.array(classes), labels[rows]),
+        label_names=tuple(str(c) for c in classes),
+        columns={},
+        root="",
+    )
+
+
+def model(**changes: object) -> Embedder:
+    settings = {
+        "arch": "test_resnet",
+        "pooling": "gem",
+        "projection": "linear",
+        "dim": 8,
+        "image_size": SIZE,
+        "resize": SIZE,
+        "weights": None,
+        "seed": 0,
+    }
+    return build(**settings | changes)
+
+
+def images(of: Manifest, embedder: Embedder, augment: str = "affine", **settings) -> Images:
+    augmentation = components.load("augmentations", augment, size=embedder.spec.crop)
+    return Images(of, embedder.spec, augmentation, **{"seed": 0} | settings)
+
+
+def plan(
+    *,
+    epochs: int = 3,
+    p: int = 4,
+    k: int = 4,
+    seed: int = 0,
+    lr: float = 1e-3,
+    optimizer: str = "adamw",
+    precision: str = "fp32",
+    freeze_bn: bool = False,
+    clip: float | None = None,
+    ema: float | None = None,
+    validate: bool = False,
+    val_every: int = 1,
+    patience: int | None = None,
+    cache: bool = True,
+    dropout: float = 0.0,
+    size: int = SIZE,
+    loss: str = "multi-similarity",
+    objective: nn.Module | None = None,
+) -> Plan:
+    """A plan with five steps an epoch; the settings are its record, as the command's would be."""
+    given = {key: value for key, value in locals().items() if key not in ("objective", "cache")}
+    arch = f"test_resnet:drop_rate={dropout},drop_path_rate={dropout}" if dropout else "test_resnet"
+    embedder = model(arch=arch, image_size=size, resize=size)
+    of = manifest()
+    torch.manual_seed(seed)
+    validation = None
+    if validate:
+        held_out = images(manifest(classes=range(5, 8), each=6), embedder, "center")
+        validation = Validation(held_out, "map@r", batch_size=8, precision="fp32")
+    settings = {"batch_size": p * k, "classes_per_batch": p, "images_per_class": k} | given
+    step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
+    return Plan(
+        model=embedder,
+        objective=objective or Supervised([loss], miner=None, classes=5, dim=8),
+        images=images(of, embedder, seed=seed, cache=cache),
+        sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
+        loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),
+        rates=OptimSettings(optimizer, lr, None, None, 1e-4, 0.9, "cosine", 0.2),
+        ema=ema,
+        pretrained=False,
+        validation=validation,
+        classes=of.label_names,
+        history=(step,),
+    )
+
+
+def runtime(output: Path, **changes: object) -> Runtime:
+    settings = {
+        "output": str(output),
+        "resume": False,
+        "allow_nonidentical": False,
+        "save_every": 1000.0,
+        "log": str(output) + ".jsonl",
+        "workers": 0,
+        "device": torch.device("cpu"),
+    }
+    return Runtime(**settings | changes)
+
+
+def run(output: Path, *, run_time: dict | None = None, **settings) -> bytes:
+    """Train in this process; the bytes of the model."""
+    train(plan(**settings), runtime(output, **run_time or {}))
+    return output.read_bytes()
+
+
+class Child:
+    """A fork that calls a function; its status is what the command's would be."""
+
+    def __init__(self, work: Callable[[], object], *, group: bool = False) -> None:
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a threaded process
+            self.pid = os.fork()
+        if self.pid:
+            os.close(write)
+            self._messages = os.fdopen(read)
+            return
+        status = 1
+        try:
+            if group:
+                os.setpgid(0, 0)
+            work()
+            status = 0
+        except MltoolError as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode())
+            status = error.exit_code
+        except SystemExit as error:
+            status = int(str(error.code))
+        except BaseException:
+            os.write(write, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+
+    def wait(self) -> tuple[int, str]:
+        """Exit status (minus the signal that killed it) and message."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.set_blocking(self._messages.fileno(), False)  # orphaned loaders may hold the pipe open
+        message = self._messages.read() or ""
+        self._messages.close()
+        return status, message
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Poll until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)

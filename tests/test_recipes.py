@@ -1,0 +1,31 @@
+"""The recipes are sound make files, and their targets say what they need."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def make(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", "-C", str(RECIPES), *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("target", ["quickstart", "test", "bench", "omniglot", "caltech101"])
+def test_targets_expand(target: str) -> None:
+    done = make("--dry-run", target, "DATA=/data", "WEIGHTS=/weights.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_the_targets() -> None:
+    out = make("help").stdout
+    assert "quickstart" in out
+    assert "test" in out
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.mk")), ids=lambda p: p.name)
+def test_recipe_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
