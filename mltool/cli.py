@@ -15,17 +15,21 @@ from typer.core import TyperCommand, TyperGroup
 from mltool import __version__
 from mltool.commands.embed import embed
 from mltool.commands.evaluate import evaluate
+from mltool.commands.index import index
 from mltool.commands.info import info
 from mltool.commands.list import list_components
 from mltool.commands.pack import pack
+from mltool.commands.plot import plot
+from mltool.commands.search import search
 from mltool.commands.train import train
 from mltool.commands.verify import verify
 from mltool.errors import InputError, MltoolError, ResourceError, UsageError
+from mltool.files.names import printable
 from mltool.options import SECTIONS
 
 PANELS: dict[str, list[Callable]] = {
     "Learn": [train],
-    "Search": [embed, evaluate],
+    "Search": [embed, index, search, evaluate, plot],
     "Files": [info, verify, pack],
     "Help": [list_components],
 }
@@ -47,7 +51,7 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        return prefix + record.getMessage()
+        return prefix + printable(record.getMessage())
 
 
 class _Panels(TyperGroup):
@@ -223,7 +227,7 @@ def _translated(error: OSError) -> MltoolError:
 
 
 def _exit(error: MltoolError) -> typer.Exit:
-    print(f"mltool: {error}", file=sys.stderr)
+    print(f"mltool: {printable(str(error))}", file=sys.stderr)
     return typer.Exit(error.exit_code)
 
 

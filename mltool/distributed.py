@@ -23,6 +23,11 @@ def session(device: torch.device) -> Iterator[None]:
         yield
         return
     rank, world = launched
+    if "MASTER_ADDR" not in os.environ and int(os.environ.get("SLURM_NNODES", "1")) > 1:
+        raise UsageError(
+            "the processes are on several nodes; set MASTER_ADDR to the first one "
+            "(scontrol show hostnames lists them)"
+        )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
     backend = "nccl" if device.type == "cuda" else "gloo"

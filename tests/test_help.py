@@ -50,7 +50,7 @@ def test_version() -> None:
     [
         (["trian"], "train"),
         (["train", "digits:train", "-o", "x", "--epocs", "3"], "--epochs"),
-        (["train", "digits:train", "-o", "x", "--epochs", "many"], "many"),
+        (["train", "digits:train", "-o", "x", "--epochs", "many"], "--epochs"),
         (["embed", "pixels", "digits"], "--output"),
         (["list", "loses"], "did you mean losses"),
     ],

@@ -15,13 +15,16 @@ def verify(
     ] = False,
 ) -> None:
     """Check files written by mltool; the exit status is the answer."""
+    import logging
+
     from mltool.files.verify import check
 
-    broken = []
+    broken = 0
     for path in files:
         try:
             print(f"{path}: {check(path, full=full)}, {'undamaged' if full else 'whole'}")
         except InputError as error:
-            broken.append(error)
+            logging.getLogger("mltool").error("%s", error)
+            broken += 1
     if broken:
-        raise InputError("\nmltool: ".join(str(error) for error in broken))
+        raise InputError(f"{broken} of {len(files)} files failed; make them again")

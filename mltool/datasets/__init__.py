@@ -98,9 +98,10 @@ def _place(benchmark: str, rest: str) -> tuple[str, str]:
 
 def _unknown(text: str) -> InputError | UsageError:
     known = components.names("datasets")
-    if os.sep in text or "." in text:
+    word, colon, _ = text.partition(":")
+    hint = components.suggest(word, known)
+    if (os.sep in text or "." in text) and not (hint and colon):
         return InputError(f"there is no file or folder {printable(text)}; check the path")
-    hint = components.suggest(text.partition(":")[0], known)
     return UsageError(
         f"{printable(text)} is neither a path nor a benchmark{hint} (there are: {', '.join(known)})"
     )

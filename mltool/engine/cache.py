@@ -3,6 +3,8 @@
 import mmap
 import multiprocessing
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +51,7 @@ class PixelCache:
 
 
 def free_memory() -> int:
-    """Bytes this process may still take: of the machine, or of its control group if less."""
+    """Bytes this process may still take: of the machine, or of a control group if that is less."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -57,16 +59,38 @@ def free_memory() -> int:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass  # not Linux: the count of free pages will do
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            with open(limit, encoding="ascii") as most, open(used, encoding="ascii") as now:
-                free = min(free, int(most.read()) - int(now.read()))
-        except (OSError, ValueError):
-            continue  # no such controller, or `max`: no limit
-    return max(free, 0)
+    return max(min([free, *left_in_groups()]), 0)
+
+
+def left_in_groups(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes left in each control group around this process that has a limit.
+
+    Slurm limits a job, container engines a container: on a large node that is far less than the
+    machine has.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top = root / "sys/fs/cgroup/memory"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        inner = top / path.lstrip("/")
+        for group in (inner, *inner.parents):
+            try:
+                left = int((group / limit).read_text()) - int((group / used).read_text())
+                yield left + _reclaimable(group)
+            except (OSError, ValueError):
+                continue  # no such group, or `max`: no limit
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of files that the kernel keeps for speed and drops on demand."""
+    lines = (group / "memory.stat").read_text().splitlines()
+    return int(dict(line.split() for line in lines).get("inactive_file", 0))

@@ -100,8 +100,8 @@ def load(
     Raises InputError for an unreadable image (unless the dataset skips), ResourceError when no
     batch comes for `stall_timeout` seconds or a loading process dies.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: so be it
+    with warnings.catch_warnings():  # of more workers than cores: they were asked for
+        warnings.filterwarnings("ignore", "This DataLoader will create")
         loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -129,7 +129,7 @@ def reporting_dead_loaders() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader" not in str(error):  # else a bug in a loader, with its traceback
+        if not str(error).startswith("DataLoader"):  # else a bug in a loader, with its traceback
             raise
         reason = str(error).splitlines()[0]
         raise ResourceError(f"loading images stopped: {reason}; try fewer --workers") from None

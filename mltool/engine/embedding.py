@@ -16,7 +16,8 @@ from mltool.engine.extract import blocks
 from mltool.engine.signals import watch
 from mltool.errors import Interrupted, SkippedInputs, UsageError
 from mltool.files import atomic, canonical, history
-from mltool.files.embeddings_writer import EmbeddingsWriter
+from mltool.files.embeddings_writer import EmbeddingsWriter, discard
+from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.source import Source, open_model
@@ -129,6 +130,7 @@ def _write(
     steps = _history(request, manifest, source, precision)
     if request.resume and _is_finished(request.output, steps):
         logger.info("%s is finished already", request.output)
+        discard(request.output)
         return 0
     images = Images(
         manifest,
@@ -137,6 +139,7 @@ def _write(
         seed=0,
         skip_bad=request.on_bad_image != "error",
     )
+    folder = str(Path(request.output).absolute().parent)
     writer = EmbeddingsWriter(
         request.output,
         names=manifest.names,
@@ -144,7 +147,7 @@ def _write(
         dtype=request.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
-        columns=manifest.columns,
+        columns=manifest.columns | path_column(manifest.names, manifest.paths, folder),
         metric=spec.metric,
         normalized=spec.normalize and not request.penultimate and request.dtype == "float32",
         space=f"{source.space}/penultimate" if request.penultimate else source.space,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine.data import Images, load
+from mltool.engine.data import Images, load, reporting_dead_loaders
 
 # Batches below this many images may round differently from larger ones, so that a shard's last
 # rows would differ from the whole's; they are filled up with copies.
@@ -44,13 +44,17 @@ def blocks(
     model.eval()
     starts = range(rows.start, rows.stop, batch_size)
     batches = [[(row, 0) for row in range(s, min(s + batch_size, rows.stop))] for s in starts]
-    for items, batch in zip(batches, load(images, batches, workers=workers), strict=True):
-        kept = np.isin([row for row, _ in items], batch.rows.numpy())
-        with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
-            vectors = _embed(model, batch.images.to(device, non_blocking=True))
-        filled = np.zeros((len(items), vectors.shape[1]), np.float32)
-        filled[kept] = vectors[: len(batch.rows)].float().cpu().numpy()
-        yield Block(filled, kept, tuple(reason for _, reason in batch.failures))
+    with reporting_dead_loaders():
+        for items, batch in zip(batches, load(images, batches, workers=workers), strict=True):
+            kept = np.isin([row for row, _ in items], batch.rows.numpy())
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, half, enabled=half is not None),
+            ):
+                vectors = _embed(model, batch.images.to(device, non_blocking=True))
+            filled = np.zeros((len(items), vectors.shape[1]), np.float32)
+            filled[kept] = vectors[: len(batch.rows)].float().cpu().numpy()
+            yield Block(filled, kept, tuple(reason for _, reason in batch.failures))
 
 
 def _embed(model: nn.Module, images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from mltool.progress import Progress
 COLLAPSED_COSINE = 0.9995
 COLLAPSED_STEPS = 50
 
-Embed = Callable[[Tensor], Tensor]
+Embed = Callable[..., Tensor]  # the model, in the precision of the run
 
 
 class Objective(Protocol):
@@ -188,9 +188,9 @@ class _Stepper:
             self.run.ema.update(self.run.model)
         return values
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def _embed(self, images: Tensor, **how: bool) -> Tensor:
         with torch.autocast(self.run.device.type, self.half, enabled=self.half is not None):
-            vectors = self.run.model(images)
+            vectors = self.run.model(images, **how)
         self.last_vectors = vectors.detach()
         return vectors
 

@@ -128,6 +128,7 @@ def _plan(request: TrainRequest, model: Embedder, images: Images, device: torch.
         miner=request.miner,
         classes=len(manifest.label_names),
         dim=model.spec.dim,
+        seed=request.seed,
     )
     precision = devices.precision(request.precision, device, training=True)
     loop = LoopSettings(

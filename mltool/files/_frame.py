@@ -15,7 +15,7 @@ import numpy as np
 from mltool.errors import InputError
 from mltool.files import canonical, safe_h5
 from mltool.files._arrays import put_attribute
-from mltool.files._sparse import SparseFile
+from mltool.files._sparse import SparseFile, reserve
 
 MATRIX, HASHES = "embeddings", "block_sha256"
 BLOCK_ROWS = 4096  # rows of the matrix that share one sha256
@@ -107,7 +107,7 @@ def build(content: Content) -> Frame:
         blocks = -(-content.shape[0] // BLOCK_ROWS)
         hashes = file.create_dataset(HASHES, data=np.zeros((blocks, 32), np.uint8))
         first_hash = hashes.id.get_offset() or 0
-        start = _reserve(file, content)
+        start = reserve(file, MATRIX, content.shape, content.dtype)
     start = memory.size if start is None else start
     head = memory.part(0, start)
     places = {name: head.index(mark.encode()) for name, mark in marks.items()}
@@ -171,18 +171,6 @@ def _mark(name: str, content_sha256: bytes) -> str:
 
 def _stored_type(array: np.ndarray) -> np.dtype:
     return h5py.string_dtype("utf-8", array.itemsize) if array.dtype.kind == "S" else array.dtype
-
-
-def _reserve(file: h5py.File, content: Content) -> int | None:
-    """Make the matrix without writing to it; where its bytes belong, None if it has none."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)
-    space = h5py.h5s.create_simple(content.shape)
-    kind = h5py.h5t.py_create(content.dtype, logical=True)
-    return h5py.h5d.create(file.id, MATRIX.encode(), kind, space, properties).get_offset()
 
 
 def _damaged(file: h5py.File, what: str) -> InputError:

@@ -79,9 +79,7 @@ class EmbeddingsWriter:
         else:
             self._file, self.rows_done = self._begin(), 0
         self._committed, self._commit_time, self._slot = self.rows_done, time.monotonic(), 0
-        self._skipped = np.zeros(len(self._header), bool)
-        for start, block in self._blocks(self.rows_done):
-            self._skipped[start : start + len(block)] = np.isnan(block[:, 0])
+        self._skipped = self._find_skipped()
 
     def append(self, rows: np.ndarray, *, valid: np.ndarray | None = None) -> None:
         """Write the next vectors [n, D]; those not `valid` [n] count as skipped.
@@ -187,6 +185,12 @@ class EmbeddingsWriter:
             return file, rows
         os.close(file)
         raise InputError(f"{self._partial} {self._mismatch()}; leave out --resume to start over")
+
+    def _find_skipped(self) -> np.ndarray:
+        skipped = np.zeros(len(self._header), bool)
+        for start, block in self._blocks(self.rows_done):
+            skipped[start : start + len(block)] = np.isnan(block[:, 0])
+        return skipped
 
     def _mismatch(self) -> str:
         try:

@@ -176,7 +176,7 @@ def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
 
 def _read_beside(beside: Path) -> Record:
     with opened(beside) as file:
-        text = file.read(LONGEST_SIDECAR)
+        text = file.read(min(LONGEST_SIDECAR, os.fstat(file.fileno()).st_size))
     try:
         content = canonical.from_json(text)
     except ValueError as error:

@@ -52,8 +52,8 @@ class SearchIndex:
 
 
 def is_index(path: str | os.PathLike[str]) -> bool:
-    """Whether the file says that it is an index. Raises InputError when it cannot be read."""
-    if os.path.isdir(path) or not safe_h5.is_hdf5(path):
+    """Whether `path` is a file that says it is an index. Raises InputError if it is damaged."""
+    if not os.path.isfile(path) or not safe_h5.is_hdf5(path):
         return False
     with safe_h5.open_file(path) as file:
         return safe_h5.attribute(file, "format", "") == FORMAT

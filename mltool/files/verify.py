@@ -3,12 +3,13 @@
 import os
 
 from mltool.errors import InputError
-from mltool.files import csv_list, embeddings, history, pack, safe_h5, tensors
+from mltool.files import csv_list, embeddings, history, pack, safe_h5, search_index, tensors
 from mltool.files.opening import opened
 
 
 def check(path: str | os.PathLike[str], *, full: bool) -> str:
-    """The kind of the file, once it has passed: embeddings, checkpoint, pack, image list, text.
+    """The kind of the file, once it has passed: embeddings, checkpoint, pack, index, image list
+    or text.
 
     Without `full` header, sizes and sidecar are checked, with it every byte that has a checksum.
     What a file is is told from its content. Raises InputError when it is not whole or not known.
@@ -32,6 +33,9 @@ def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
     if kind == pack.FORMAT:
         pack.verify(os.fspath(path), full=full)
         return "pack"
+    if kind == search_index.FORMAT:
+        search_index.read(path)  # never without its digest
+        return "index"
     raise InputError(f"{path} is no file that can be verified (format {kind!r}); make it again")
 
 

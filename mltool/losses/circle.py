@@ -1,10 +1,9 @@
 """Sun et al., Circle Loss: A Unified Perspective of Pair Similarity Optimization, CVPR 2020."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.losses._pairs import Pairs, has_any, log_sum_exp
+from mltool.losses._pairs import Pairs, log_sum_exp
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
@@ -28,4 +27,4 @@ def circle(pairs: Pairs, *, margin: float = 0.4, scale: float = 80.0) -> Tensor:
     pull = -scale * (1 + margin - fixed).relu() * (sim - 1 + margin)
     push = scale * (fixed + margin).relu() * (sim - margin)
     gap = log_sum_exp(pull, pairs.pos) + log_sum_exp(push, pairs.neg)
-    return torch.where(has_any(pairs.pos) & has_any(pairs.neg), F.softplus(gap), 0).mean()
+    return F.softplus(gap).mean()  # 0 where a side is missing

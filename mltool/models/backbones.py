@@ -1,6 +1,8 @@
 """Backbones: any timm network as a map from images to [B, C, H, W] features, and its weights."""
 
+import inspect
 import logging
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mltool.components import suggest
@@ -42,12 +45,16 @@ def create(text: str, *, image_size: int) -> nn.Module:
         near = suggest(name, timm.list_models())
         raise UsageError(f"timm knows no backbone {name!r}{near}")
     arguments: dict = dict(_argument(name, item) for item in filter(None, rest.split(",")))
+    # a checkpoint names its network in the same way and must not make timm read other files
+    if reserved := arguments.keys() & inspect.signature(timm.create_model).parameters.keys():
+        raise UsageError(f"{text}: {min(reserved)} is not an argument of the network itself")
     if _fixed_size(name):
         arguments.setdefault("img_size", image_size)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except TypeError as error:
-        raise UsageError(f"{text}: timm refuses these arguments ({error})") from None
+    except Exception as error:  # each network checks its arguments in its own way, or not at all
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"timm cannot build {text} for {image_size} px ({reason})") from None
 
 
 def channels(backbone: nn.Module) -> int:
@@ -64,6 +71,8 @@ def feature_maps(backbone: nn.Module, images: Tensor) -> Tensor:
     are permuted, so that every pooling works on every backbone.
     """
     maps = backbone.forward_features(images)  # type: ignore[operator]
+    if not isinstance(maps, Tensor):
+        raise UsageError(f"{type(backbone).__name__} has no single feature map; use another --arch")
     if maps.ndim == 3:
         prefix = getattr(backbone, "num_prefix_tokens", 0)
         return maps[:, prefix:].transpose(1, 2).unsqueeze(2)
@@ -116,14 +125,34 @@ def load_weights(backbone: nn.Module, source: str, *, name: str) -> Loaded:
     """
     state = _from_timm(name) if source == "timm" else _from_file(source)
     state = {_plain(key): value for key, value in state.items()}
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise InputError(f"{source}: there are NaN or infinite weights in it; use another file")
+    state = at_size(backbone, state)
     own = backbone.state_dict()
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     report = Loaded.of(own, state, fits)
     if len(fits) < MOSTLY * len(own):
         raise InputError(f"{source}: these are not weights of {name}: {report}")
     backbone.load_state_dict(fits, strict=False)
-    logger.info("weights %s: %s", Path(source).name, report)
+    level = logging.WARNING if report.missing else logging.INFO
+    logger.log(level, "weights %s: %s", Path(source).name, report)
     return report
+
+
+def at_size(
+    backbone: nn.Module, state: dict[str, Tensor], *, prefix: str = ""
+) -> dict[str, Tensor]:
+    """`state` with a ViT's table of positions resampled for the image size of `backbone`."""
+    key = f"{prefix}pos_embed"
+    given, own = state.get(key), getattr(backbone, "pos_embed", None)
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if given is None or own is None or grid is None or given.shape == own.shape:
+        return state
+    others = own.shape[1] - math.prod(grid)  # class and register tokens
+    count = given.shape[1] - others if given.ndim == 3 else -1
+    if count < 1 or math.isqrt(count) ** 2 != count:  # nothing that covers a square image
+        return state
+    return state | {key: resample_abs_pos_embed(given, list(grid), num_prefix_tokens=others)}
 
 
 def _plain(key: str) -> str:
@@ -156,8 +185,6 @@ def _from_file(path: str) -> dict[str, Tensor]:
 
 def _from_torch_zip(path: str) -> dict[str, Tensor]:
     """A state dict saved by torch: tensors-only unpickling, after a look at the archive."""
-    import pickle
-
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -166,8 +193,10 @@ def _from_torch_zip(path: str) -> dict[str, Tensor]:
         if not stored or size > Path(path).stat().st_size:
             raise InputError(f"{path}: a compressed archive is not a torch checkpoint")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except InputError:
+        raise
+    except Exception as error:  # hostile archives and pickles raise nearly anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a plain state dict of tensors ({reason})") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mltool.errors import InputError
+from mltool.errors import InputError, UsageError
 from mltool.files import tensors
 from mltool.files.history import check
 from mltool.models import spec as specs
-from mltool.models.backbones import MOSTLY, Loaded
+from mltool.models.backbones import MOSTLY, Loaded, at_size
 from mltool.models.embedder import Embedder, from_spec, multiply_adds, parameters
 from mltool.models.spec import ModelSpec
 
@@ -25,6 +25,7 @@ OBJECTIVE = "objective."
 class Checkpoint:
     """What a checkpoint file holds."""
 
+    path: str
     spec: ModelSpec
     state: dict[str, Tensor]  # of the model
     objective: dict[str, Tensor]  # proxies and the like
@@ -33,9 +34,20 @@ class Checkpoint:
     digest: str
 
     def model(self, spec: ModelSpec | None = None) -> Embedder:
-        """The model, rebuilt, in evaluation mode; `spec` may ask for another image size."""
-        model = from_spec(spec or self.spec)
-        load_state(model, self.state, "the checkpoint")
+        """The model, rebuilt, in evaluation mode; `spec` may ask for another image size.
+
+        Raises InputError when the tensors are not those that the spec describes.
+        """
+        spec = spec or self.spec
+        try:
+            with torch.device("meta"):  # costs no memory, whatever the spec asks for
+                shell = from_spec(spec)
+        except UsageError as error:
+            raise InputError(f"{self.path}: its model cannot be built: {error}") from None
+        state = at_size(shell.backbone, self.state, prefix="backbone.")
+        check_state(shell, state, self.path)
+        model = from_spec(spec)
+        model.load_state_dict(state)
         return model.eval()
 
 
@@ -73,8 +85,11 @@ def read(path: str) -> Checkpoint:
     if not isinstance(classes, list):
         raise InputError(f"{path}: its list of classes is damaged; train it again")
     state = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise InputError(f"{path}: there are NaN or infinite weights in it; train it again")
     objective = {k.removeprefix(OBJECTIVE): v for k, v in state.items() if k.startswith(OBJECTIVE)}
     return Checkpoint(
+        path=path,
         spec=specs.from_dict(meta["spec"], path),
         state={k: v for k, v in state.items() if not k.startswith(OBJECTIVE)},
         objective=objective,
@@ -97,11 +112,16 @@ def check_meta(path: str, meta: dict[str, object]) -> None:
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
     """Strict load with a sentence instead of torch's listing."""
+    check_state(model, state, path)
+    model.load_state_dict(state)
+
+
+def check_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
+    """Raise InputError unless `state` has exactly the model's tensors."""
     own = model.state_dict()
     odd = sorted(k for k in own.keys() | state.keys() if _shape(own, k) != _shape(state, k))
     if odd:
         raise InputError(f"{path}: {len(odd)} tensors do not fit its own spec, such as {odd[0]}")
-    model.load_state_dict(state)
 
 
 def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None:

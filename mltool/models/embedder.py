@@ -1,6 +1,7 @@
 """The model: images -> backbone -> pooling -> projection -> unit vectors."""
 
 import hashlib
+import json
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from mltool import components
+from mltool.errors import UsageError
 from mltool.models import backbones, projections
 from mltool.models.spec import ModelSpec
 
@@ -26,6 +28,8 @@ class Embedder(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
+        if spec.pooling == "flatten" and (spec.backbone != "pixels" or spec.projection == "conv"):
+            raise UsageError("pooling flatten is for --arch pixels without a conv projection")
         self.pooling = components.load("poolings", spec.pooling, channels=spec.channels)
         pooled = _pooled_length(spec.channels, spec.pooling, spec.crop)
         projection = projections.create(spec.projection, channels=pooled, dim=spec.dim)
@@ -35,10 +39,10 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Embeddings [B, dim], float32."""
+    def forward(self, images: Tensor, *, raw: bool = False) -> Tensor:
+        """Embeddings [B, dim], float32; `raw` leaves them as long as they are."""
         vectors = self.after(self.penultimate(images)).float()
-        return functional.normalize(vectors) if self.spec.normalize else vectors
+        return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
     def penultimate(self, images: Tensor) -> Tensor:
         """Pooled features before the projection [B, C], not normalised."""
@@ -112,9 +116,9 @@ def multiply_adds(model: Embedder) -> int:
     return counter.get_total_flops() // 2
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: Embedder) -> str:
     """sha256 of the weights, for models that were never a file (random or timm weights)."""
-    sha = hashlib.sha256()
+    sha = hashlib.sha256(f"{model.spec.pooling} {model.spec.projection}".encode())
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())

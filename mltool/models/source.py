@@ -61,17 +61,17 @@ def open_model(
         logger.warning(
             "%s has random weights (seed %d); --weights FILE|timm loads some", name, seed
         )
-    given: list[tuple[str, str, str]] = []
+    space = fingerprint(model)
+    given = [("model", text, space)]
     if weights is not None and weights != "timm":
-        given = [("--weights", weights, history.digest_of_file(weights))]
+        given.append(("--weights", weights, history.digest_of_file(weights)))
     return Source(
         model=model.eval(),
-        space=fingerprint(model),
+        space=space,
         inputs=tuple(given),
         history=(),
         settings={
-            "model": text,
-            "weights": weights if not given and name == text else None,
+            "weights": "timm" if weights == "timm" and name == text else None,
             "pooling": model.spec.pooling,
             "image_size": model.spec.crop,
             "resize": model.spec.resize,

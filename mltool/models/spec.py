@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 
 from mltool.errors import InputError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+METRICS = ("cosine", "euclidean", "dot")
+LARGEST = 2**20  # of any length or side: more is no model but an attack on the memory
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,21 @@ def from_dict(values: object, path: str) -> ModelSpec:
     if not isinstance(values, dict) or not required <= set(values) <= set(known):
         raise InputError(f"{path}: its model description is incomplete or from a newer mltool")
     try:
-        typed = {key: _typed(known[key].type, value) for key, value in values.items()}
-    except (TypeError, ValueError):
+        spec = ModelSpec(**{key: _typed(known[key].type, value) for key, value in values.items()})
+        _check(spec)
+    except (TypeError, ValueError, UsageError):
         raise InputError(f"{path}: its model description is damaged; train it again") from None
-    return ModelSpec(**typed)
+    return spec
+
+
+def _check(spec: ModelSpec) -> None:
+    """Raise ValueError for what no model can have."""
+    if not all(0 < n <= LARGEST for n in (spec.channels, spec.dim, spec.resize, spec.crop)):
+        raise ValueError("a length or size")
+    if spec.interpolation not in INTERPOLATIONS or spec.metric not in METRICS:
+        raise ValueError("a name")
+    if not all(map(math.isfinite, (*spec.mean, *spec.std))) or min(spec.std) <= 0:
+        raise ValueError("mean or standard deviation")
 
 
 def _typed(kind: object, value: object):  # type: ignore[no-untyped-def]

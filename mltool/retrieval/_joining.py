@@ -8,6 +8,7 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files.embeddings import Embeddings
+from mltool.files.manifest import find
 from mltool.retrieval._vectors import Side, sides
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,7 @@ def own_rows(queries: np.ndarray, gallery: np.ndarray | None) -> np.ndarray:
     """For each query name the gallery row of the same name [Q] int64, -1 where there is none."""
     if gallery is None:
         return np.arange(len(queries))
-    if not len(gallery):
-        return np.full(len(queries), -1)
-    order = np.argsort(gallery, kind="stable")
-    found = np.searchsorted(gallery, queries, sorter=order)
-    rows = order[np.minimum(found, len(gallery) - 1)]
-    return np.where(gallery[rows] == queries, rows, -1)
+    return find(gallery, queries)
 
 
 def codes(queries: Embeddings, gallery: Embeddings | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,12 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from mltool.errors import UsageError
 from mltool.retrieval._vectors import Side
-
-if TYPE_CHECKING:
-    import torch
 
 Precision = Literal["float64", "float32", "bfloat16"]
 
@@ -41,7 +38,7 @@ class Bound:
 class Operand:
     """Rows ready to be multiplied."""
 
-    data: "np.ndarray | torch.Tensor"  # [n, D]
+    data: object  # [n, D] a numpy array or a torch tensor
     squares: np.ndarray  # [n] float64 squared norms, used for euclidean scores
     residual: float  # largest norm of what rounding took from a row
 
@@ -51,8 +48,8 @@ class NumpyProducts:
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
-        # fresh pages would cost as much as the product itself
-        self._buffers: dict[tuple[int, int], np.ndarray] = {}
+        # kept, because fresh pages would cost as much as the product itself
+        self._buffer = np.empty(0, precision)
 
     def operand(self, side: Side, rows: slice) -> Operand:
         """The prepared rows in this precision."""
@@ -62,10 +59,13 @@ class NumpyProducts:
 
     def multiply(self, left: Operand, right: Operand) -> np.ndarray:
         """[n, m] in a buffer that the next call overwrites."""
+        assert isinstance(left.data, np.ndarray)
+        assert isinstance(right.data, np.ndarray)
         shape = len(left.data), len(right.data)
-        if shape not in self._buffers:
-            self._buffers[shape] = np.empty(shape, self.precision)
-        return np.matmul(left.data, right.data.T, out=self._buffers[shape])
+        size = shape[0] * shape[1]
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, self.precision)
+        return np.matmul(left.data, right.data.T, out=self._buffer[:size].reshape(shape))
 
 
 class TorchProducts:
@@ -75,8 +75,13 @@ class TorchProducts:
         import torch
 
         self.precision, self.device = precision, device
-        self._dtype: torch.dtype = getattr(torch, precision)
-        self._buffers: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._dtype = {
+            "float64": torch.float64,
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+        }[precision]
+        self._product = torch.empty(0, dtype=self._dtype, device=device)
+        self._result = torch.empty(0, dtype=torch.promote_types(self._dtype, torch.float32))
 
     def operand(self, side: Side, rows: slice) -> Operand:
         """The prepared rows, rounded."""
@@ -96,11 +101,7 @@ class TorchProducts:
         assert isinstance(left.data, torch.Tensor)
         assert isinstance(right.data, torch.Tensor)
         shape = len(left.data), len(right.data)
-        if shape not in self._buffers:
-            kind = torch.float64 if self.precision == "float64" else torch.float32
-            product = torch.empty(shape, dtype=self._dtype, device=self.device)
-            self._buffers[shape] = product, torch.empty(shape, dtype=kind)
-        product, result = self._buffers[shape]
+        product, result = self._product.resize_(shape), self._result.resize_(shape)
         with _full_accumulation():
             torch.mm(left.data, right.data.T, out=product)
         return result.copy_(product).numpy()

@@ -36,7 +36,12 @@ def tune(
         recall = float(same.sum() / max(1, (exact >= 0).sum()))
         logger.info("recall@%d %.4f%s", RECALL_K, recall, effort)
         if recall >= RECALL_WANTED:
-            break
+            return recall
+    logger.warning(
+        "recall@%d is %.1f %% at the greatest effort; a finer index, or none, finds more",
+        RECALL_K,
+        100 * recall,
+    )
     return recall
 
 

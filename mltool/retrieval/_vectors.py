@@ -1,11 +1,12 @@
 """One side of a comparison, and the one routine that scores pairs exactly.
 
-Scores are defined here and nowhere else: float64, larger = closer, in the units of the prepared
-rows, whose norms are at most 1 (up to rounding). Cosine: product of the rows times one over
-their norms (a zero row scores 0 with everything); dot: product of the rows times a power of two;
-euclidean: minus the squared distance of the rows times a power of two.
+Scores are defined here and nowhere else: float64, larger = closer, and such that no row counts as
+longer than 1. Cosine: the product of two rows times one over their norms (a zero row scores 0 with
+everything); dot: the product times a power of two; euclidean: minus the squared distance times a
+power of two.
 """
 
+import itertools
 import mmap
 from dataclasses import dataclass
 
@@ -23,11 +24,10 @@ class Side:
     """Vectors with what ordering them needs; made by `side` or `sides`."""
 
     vectors: np.ndarray  # [N, D] floats, perhaps a memory map
-    norms: np.ndarray  # [N] float64
+    factors: np.ndarray  # [N] float64 that bring each row's norm to at most 1
     keys: np.ndarray  # [N] float64, equal for equal rows and else hardly ever
     names: np.ndarray  # [N] 'S'
     metric: str
-    scale: float  # power of two that brings the largest norm of both sides to at most 1
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -37,18 +37,15 @@ class Side:
         return self.vectors.shape[1]
 
     def prepared(self, rows: slice | np.ndarray) -> np.ndarray:
-        """The rows as float64 [n, D] on which scores are defined."""
+        """The rows times their factors, float64 [n, D]; their products are the scores, nearly."""
         block = self.vectors[rows].astype(np.float64)
-        if self.metric != "cosine":
-            return block * self.scale
-        norms = self.norms[rows]
-        block *= (1.0 / np.where(norms > 0, norms, 1.0))[:, None]
+        block *= self.factors[rows, None]
         return block
 
     def part(self, rows: slice) -> "Side":
         """The same for some of the rows."""
-        vectors, norms, keys = self.vectors[rows], self.norms[rows], self.keys[rows]
-        return Side(vectors, norms, keys, self.names[rows], self.metric, self.scale)
+        vectors, factors, keys = self.vectors[rows], self.factors[rows], self.keys[rows]
+        return Side(vectors, factors, keys, self.names[rows], self.metric)
 
     def places(self) -> np.ndarray:
         """Place of each row [N] in the order of the names' UTF-8 bytes: the order of ties."""
@@ -78,9 +75,9 @@ def sides(
         )
     measured = [_measure(vectors, names) for vectors, names in both]
     largest = max(float(norms.max(initial=0.0)) for norms, _ in measured)
-    scale = 2.0 ** -np.clip(np.ceil(np.log2(largest)), -900, 900) if largest > 0 else 1.0
+    exponent = np.clip(np.ceil(np.log2(largest)), -500, 500) if largest > 0 else 0.0
     made = [
-        Side(vectors, norms, keys, names, metric, scale)
+        Side(vectors, _factors(norms, metric, 2.0**-exponent), keys, names, metric)
         for (vectors, names), (norms, keys) in zip(both, measured, strict=True)
     ]
     return made[0], made[-1]
@@ -91,17 +88,20 @@ def score_pairs(
 ) -> np.ndarray:
     """Exact scores [n] of n pairs. The same pair has the same bits in every call."""
     scores = np.empty(len(query_rows))
+    order = np.argsort(query_rows, kind="stable")
+    edges = np.flatnonzero(np.diff(query_rows[order], prepend=-1, append=-1)).tolist()
     step = max(1, PAIRS // max(1, queries.dim))
-    for start in range(0, len(query_rows), step):
-        part = slice(start, start + step)
-        left = queries.prepared(query_rows[part])
-        right = gallery.prepared(gallery_rows[part])
-        if queries.metric == "euclidean":
-            left -= right
-            scores[part] = -_sum("nd,nd->n", left, left)
-        else:
-            scores[part] = _sum("nd,nd->n", left, right)
-    return scores
+    for start, stop in itertools.pairwise(edges):
+        query = queries.vectors[query_rows[order[start]]].astype(np.float64)
+        for first in range(start, stop, step):
+            pairs = order[first : min(first + step, stop)]
+            rows = gallery.vectors[gallery_rows[pairs]].astype(np.float64)
+            if gallery.metric == "euclidean":
+                rows -= query
+                scores[pairs] = -_sum("nd,nd->n", rows, rows)
+            else:
+                scores[pairs] = _sum("nd,d->n", rows, query)
+    return scores * (queries.factors[query_rows] * gallery.factors[gallery_rows])
 
 
 def score_table(
@@ -113,8 +113,10 @@ def score_table(
         columns = np.tile(gallery_rows, len(query_rows))
         scores = score_pairs(queries, rows, gallery, columns)
         return scores.reshape(len(query_rows), len(gallery_rows))
-    left, right = queries.prepared(query_rows), gallery.prepared(gallery_rows)
-    return _sum("nd,md->nm", left, right)
+    left = queries.vectors[query_rows].astype(np.float64)
+    right = gallery.vectors[gallery_rows].astype(np.float64)
+    factors = np.multiply.outer(queries.factors[query_rows], gallery.factors[gallery_rows])
+    return _sum("nd,md->nm", left, right) * factors
 
 
 def originals(side: Side) -> np.ndarray | None:
@@ -136,11 +138,12 @@ def originals(side: Side) -> np.ndarray | None:
 
 def public(scores: np.ndarray, side: Side) -> np.ndarray:
     """Scores in the units of the vectors: cosine, dot product, or minus the distance."""
-    if side.metric == "cosine":
+    if side.metric == "cosine" or not len(side):
         return scores
+    factor = side.factors[0]  # the same for all rows
     if side.metric == "dot":
-        return scores / side.scale**2
-    return -np.sqrt(-np.minimum(scores, 0.0)) / side.scale
+        return scores / factor**2
+    return -np.sqrt(-np.minimum(scores, 0.0)) / factor
 
 
 def release(vectors: np.ndarray) -> None:
@@ -155,11 +158,17 @@ def release(vectors: np.ndarray) -> None:
 def _sum(subscripts: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     # einsum adds the products of one pair of rows in an order that depends on their length alone
     # (a test holds it to that); a matrix product would not
-    total = np.einsum(subscripts, left[:, :CHUNK], right[:, :CHUNK])
+    total = np.einsum(subscripts, left[..., :CHUNK], right[..., :CHUNK])
     for start in range(CHUNK, left.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        total += np.einsum(subscripts, left[:, part], right[:, part])
+        total += np.einsum(subscripts, left[..., part], right[..., part])
     return total
+
+
+def _factors(norms: np.ndarray, metric: str, scale: float) -> np.ndarray:
+    if metric != "cosine":
+        return np.full(len(norms), scale)
+    return np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)
 
 
 def _measure(vectors: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

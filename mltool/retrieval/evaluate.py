@@ -76,14 +76,7 @@ def evaluate(
         deepest = np.max([depth(name, relevant, len(right)) for name in ranking], axis=0)
         found = ranks(left, right, relevance, depth=deepest, resources=resources or Resources())
     per_query, tied = _score(found, ranking, len(queries))
-    counts = {
-        "queries": len(queries),
-        "without_positives": int(np.count_nonzero(relevant == 0)),
-        "gallery": len(right),
-        "self_removed": int(np.count_nonzero(own >= 0)),
-        "ties": tied,
-        "classes": len(np.unique(query_codes[query_codes >= 0])),
-    }
+    counts = _counts(relevance, relevant, tied)
     _warn(counts)
     means = {name: _mean(values) for name, values in per_query.items()}
     means |= _cluster_metrics(queries, query_codes, clustered, seed)
@@ -120,6 +113,18 @@ def by_class(report: Report) -> tuple[list[str], np.ndarray, dict[str, np.ndarra
         number = np.bincount(row[defined], minlength=len(known))
         means[name] = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
     return names, np.bincount(row, minlength=len(known)), means
+
+
+def _counts(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, int]:
+    codes = relevance.query_codes
+    return {
+        "queries": len(codes),
+        "without_positives": int(np.count_nonzero(relevant == 0)),
+        "gallery": len(relevance.gallery_codes),
+        "self_removed": int(np.count_nonzero(relevance.own >= 0)),
+        "ties": tied,
+        "classes": len(np.unique(codes[codes >= 0])),
+    }
 
 
 def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -3,11 +3,13 @@
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mltool.errors import UsageError
 from mltool.files import atomic, embeddings, search_index, shards
 from mltool.files import hits as hit_files
 from mltool.files.embeddings import Embeddings
-from mltool.files.history import extend, merge, record
+from mltool.files.history import History, extend, merge, record
 from mltool.files.hits import Hits
 from mltool.options import parse_size
 from mltool.retrieval._vectors import release
@@ -85,40 +87,40 @@ def run_search(request: SearchRequest, queries: Embeddings) -> Hits:
         raise UsageError(f"-k {request.k}: ask for 1 hit or more")
     if request.output is not None:
         atomic.check_writable(request.output)
+    found, history, digest = _search(request, queries)
+    if request.min_score is not None:
+        found = found.at_least(request.min_score)
+    if request.output is not None:
+        settings = ("k", "min_score", "skip_self", "any_model")
+        step = record(
+            "search",
+            inputs=[("db", request.db, digest), ("queries", request.queries, queries.digest)],
+            settings={key: getattr(request, key) for key in settings},
+            counts={"queries": len(queries), "hits": int(np.count_nonzero(found.names != b""))},
+        )
+        hit_files.write(request.output, found, extend(history, queries.history, record=step))
+    return found
+
+
+def _search(request: SearchRequest, queries: Embeddings) -> tuple[Hits, History, str]:
+    """(hits, history of the database, its digest)."""
     keep_self, any_model = not request.skip_self, request.any_model
-    resources = Resources(
-        max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
-    )
     if search_index.is_index(request.db):
         about = search_index.read(request.db)
         found = search_by_index(
             queries, about, k=request.k, keep_self=keep_self, any_model=any_model
         )
-        origin, digest = about.history, about.digest
-    else:
-        gallery = shards.read_many(shards.expand(request.db))
-        found = search(
-            queries,
-            gallery,
-            k=request.k,
-            keep_self=keep_self,
-            any_model=any_model,
-            resources=resources,
-        )
-        origin, digest = gallery.history, gallery.digest
-    if request.min_score is not None:
-        found = found.at_least(request.min_score)
-    if request.output is not None:
-        step = record(
-            "search",
-            inputs=[("db", request.db, digest), ("queries", request.queries, queries.digest)],
-            settings={
-                "k": request.k,
-                "min_score": request.min_score,
-                "skip_self": request.skip_self,
-                "any_model": request.any_model,
-            },
-            counts={"queries": len(queries), "hits": sum(1 for _ in found.rows())},
-        )
-        hit_files.write(request.output, found, extend(origin, queries.history, record=step))
-    return found
+        return found, about.history, about.digest
+    resources = Resources(
+        max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
+    )
+    gallery = shards.read_many(shards.expand(request.db))
+    found = search(
+        queries,
+        gallery,
+        k=request.k,
+        keep_self=keep_self,
+        any_model=any_model,
+        resources=resources,
+    )
+    return found, gallery.history, gallery.digest

@@ -81,8 +81,7 @@ def our_step(case: str, rows: int, device: str) -> Step:
     inputs = getattr(module, "INPUT", "pairs")
     sides = "" if inputs == "vectors" else module.ANCHORS + module.CANDIDATES
     many = loss.centers if case.startswith("soft-triple") else 1
-    generator = torch.Generator().manual_seed(1)
-    proxies = torch.randn(CLASSES * many, DIM, generator=generator).to(device).requires_grad_()
+    proxies = torch.randn(CLASSES * many, DIM).to(device).requires_grad_()
     proxy_labels = torch.arange(CLASSES, device=device).repeat_interleave(many)
 
     def step() -> Tensor:
@@ -194,8 +193,8 @@ def measure(case: str, rows: int, options: argparse.Namespace) -> dict[str, obje
     """One line of the results."""
     device = options.device
     limit = int(options.max_memory * 2**30) if device == "cpu" else 0  # CUDA maps far more
-    line: dict[str, object] = {"loss": case, "batch": rows, "dim": DIM, "device": device}
-    line["threads"] = torch.get_num_threads()
+    line: dict[str, object] = {"loss": case, "batch": rows, "device": device}
+    line |= {"dim": DIM, "threads": torch.get_num_threads()}
     line["ours_mib"] = in_child(lambda: peak(our_step, case, rows, device), limit)
     line["pml_mib"] = in_child(lambda: peak(pml_step, case, rows, device), limit)
     if line["pml_mib"] is None:
@@ -231,9 +230,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     text = options.results.read_text() if options.results.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines()]
     key = ("loss", "batch", "device", "threads")
-    done = {tuple(line[k] for k in key): line for line in lines}
+    done = {tuple(line[k] for k in key): line for line in map(json.loads, text.splitlines())}
     print(f"{'loss':50} batch   ours ms    PML ms  ratio  ours MiB   PML MiB  ratio")
     for case in CASES:
         for rows in options.batch:

@@ -57,7 +57,7 @@ def step(arch: str, size: int, batch: int, steps: int, rounds: int) -> None:
     def ours() -> float:
         model, images, sampler = parts()
         sampler.images = steps * batch
-        objective = Supervised(["multi-similarity"], miner=None, classes=5, dim=128)
+        objective = Supervised(["multi-similarity"], miner=None, classes=5, dim=128, seed=0)
         loop = LoopSettings(1, 0, "fp32", False, None, 1, None)
         history = ({"command": "train", "settings": {}},)
         plan = Plan(model, objective, images, sampler, loop, RATES, None, False, None, (), history)

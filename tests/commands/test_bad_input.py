@@ -24,7 +24,7 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
     """The message is short, names what it must, and stdout says nothing."""
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    message = done.stderr.splitlines()[-1]
+    message = done.stderr
     for word in words:
         assert word in message, message
 

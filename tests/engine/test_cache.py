@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,32 @@ def test_an_empty_data_set() -> None:
 def test_free_memory_is_plausible() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < cache.free_memory() <= total
+
+
+def group(folder: Path, limit: str, used: str, files: int = 0, *, old: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else None
+    for name, text in zip(names or ("memory.max", "memory.current"), (limit, used), strict=True):
+        (folder / name).write_text(f"{text}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {files}\n")
+
+
+def test_limits_of_a_job_and_of_a_container_count(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    own = tmp_path / "proc/self/cgroup"
+    assert list(cache.left_in_groups(tmp_path)) == []
+    top = tmp_path / "sys/fs/cgroup"
+    own.write_text("0::/slurm/job_7/step_0\n")
+    group(top / "slurm/job_7/step_0", "max", "90")
+    group(top / "slurm/job_7", "1000", "700", 50)  # the limit of the job holds for its steps
+    group(top / "slurm", "9000", "900")
+    assert list(cache.left_in_groups(tmp_path)) == [350, 8100]
+    own.write_text("0::/\n")  # as a container sees itself
+    group(top, "500", "100")
+    assert list(cache.left_in_groups(tmp_path)) == [400]
+    own.write_text("4:cpu,cpuacct:/a\n9:memory:/docker/abc\n")  # the older layout
+    group(top / "memory", "300", "100", 20, old=True)
+    assert list(cache.left_in_groups(tmp_path)) == [220]
 
 
 def test_forked_processes_fill_one_cache() -> None:

@@ -201,10 +201,13 @@ def test_a_dying_loader_is_a_resource_error(photos: Manifest) -> None:
 
 
 def test_a_loader_that_dies_while_the_parent_computes(photos: Manifest) -> None:
-    with pytest.raises(ResourceError, match="fewer --workers"), data.reporting_dead_loaders():
+    def compute() -> None:
         for _ in load(faulty(Killed, photos), [[(r, 0)] for r in range(9)], workers=1):
             for _ in range(500):  # torch's word of the death comes here, not in the loading
                 time.sleep(0.01)
+
+    with pytest.raises(ResourceError, match="fewer --workers"), data.reporting_dead_loaders():
+        compute()
 
 
 def test_a_stalled_loader_is_a_resource_error(photos: Manifest) -> None:

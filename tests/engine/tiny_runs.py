@@ -4,7 +4,9 @@ Runs that are to be killed live in forks of the test process: nothing is importe
 a kill and a resume cost a second.
 """
 
+import itertools
 import os
+import signal
 import time
 import traceback
 import warnings
@@ -12,17 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from mltool import components
+from mltool.engine import partial
 from mltool.engine.data import Images
 from mltool.engine.loop import LoopSettings
 from mltool.engine.objectives.supervised import Supervised
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
 from mltool.engine.training import Plan, Runtime, Validation, train
-from mltool.errors import MltoolError
+from mltool.errors import Interrupted, MltoolError
 from mltool.files import digits
 from mltool.files.history import record
 from mltool.files.manifest import Manifest, Strings
@@ -86,7 +90,9 @@ def plan(
     objective: nn.Module | None = None,
 ) -> Plan:
     """A plan with five steps an epoch; the settings are its record, as the command's would be."""
-    given = {key: value for key, value in locals().items() if key not in ("objective", "cache")}
+    given = {
+        key: value for key, value in locals().items() if key not in {"objective", "cache", "p", "k"}
+    }
     arch = f"test_resnet:drop_rate={dropout},drop_path_rate={dropout}" if dropout else "test_resnet"
     embedder = model(arch=arch, image_size=size, resize=size)
     of = manifest()
@@ -99,7 +105,7 @@ def plan(
     step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
     return Plan(
         model=embedder,
-        objective=objective or Supervised([loss], miner=None, classes=5, dim=8),
+        objective=objective or Supervised([loss], miner=None, classes=5, dim=8, seed=0),
         images=images(of, embedder, seed=seed, cache=cache),
         sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
         loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),
@@ -131,6 +137,33 @@ def run(output: Path, *, run_time: dict | None = None, **settings) -> bytes:
     return output.read_bytes()
 
 
+def hooked(given: Plan, hook: Callable) -> Plan:
+    """The plan with `hook(number from 1, streams, embed) -> further terms` in every step."""
+    forward, numbers = given.objective.forward, itertools.count(1)
+
+    def both(streams, embed):
+        more = hook(next(numbers), streams, embed) or {}
+        return forward(streams, embed) | more
+
+    given.objective.forward = both
+    return given
+
+
+def stopping(given: Plan, step: int, *, number: int = signal.SIGUSR1) -> Plan:
+    """The plan, sending this process a signal in a step."""
+    return hooked(given, lambda n, streams, embed: n == step and os.kill(os.getpid(), number))
+
+
+def interrupted(output: Path, at: int, *, number: int = signal.SIGUSR1, **settings) -> None:
+    """Run until step `at`, which a signal interrupts."""
+    run_time = settings.pop("run_time", {})
+    given = stopping(plan(**settings), at, number=number)
+    with pytest.raises(Interrupted, match="--resume"):
+        train(given, runtime(output, resume=True, **run_time))
+    assert partial.path_of(str(output)) in map(str, output.parent.iterdir())
+    assert not output.exists()
+
+
 class Child:
     """A fork that calls a function; its status is what the command's would be."""
 
@@ -141,7 +174,8 @@ class Child:
             self.pid = os.fork()
         if self.pid:
             os.close(write)
-            self._messages = os.fdopen(read)
+            os.set_blocking(read, False)  # orphaned loaders may hold the other end open
+            self._messages = read
             return
         status = 1
         try:
@@ -162,9 +196,11 @@ class Child:
     def wait(self) -> tuple[int, str]:
         """Exit status (minus the signal that killed it) and message."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.set_blocking(self._messages.fileno(), False)  # orphaned loaders may hold the pipe open
-        message = self._messages.read() or ""
-        self._messages.close()
+        try:
+            message = os.read(self._messages, 100_000).decode()
+        except BlockingIOError:
+            message = ""
+        os.close(self._messages)
         return status, message
 
 

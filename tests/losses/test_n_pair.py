@@ -40,4 +40,7 @@ def test_is_pml_without_normalisation(norm_weight: float) -> None:
 
 def test_unknown_labels_make_no_pair() -> None:
     vectors, labels = random_batch()
+    known = torch.arange(24) % 6 > 1
+    ours = n_pair(vectors, torch.where(known, labels, -1), norm_weight=0.0)
+    torch.testing.assert_close(ours, n_pair(vectors[known], labels[known], norm_weight=0.0))
     assert n_pair(vectors, torch.full_like(labels, -1), norm_weight=0.0) == 0

@@ -183,3 +183,11 @@ def test_hard_keeps_all_ties() -> None:
     mined = hard(Pairs(sim, pos, 1 - pos))
     assert mined.pos.tolist() == [[0, 1, 1, 0, 0]]
     assert mined.neg.tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_easy_positive_wants_a_negative_strictly_beyond() -> None:
+    sim = torch.tensor([[0.5, 0.2, 0.5, 0.3, 0.9]])
+    pos = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    mined = easy_positive(Pairs(sim, pos, 1 - pos))
+    assert mined.pos.tolist() == [[1, 0, 0, 0, 0]]
+    assert mined.neg.tolist() == [[0, 0, 0, 1, 0]]

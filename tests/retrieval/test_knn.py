@@ -134,7 +134,10 @@ def test_queries_against_gallery(metric, seed, kind, dtype):
     own = np.array([lookup.get(name, -1) for name in names[0].tolist()])
     orders, _ = brute(queries, gallery, own)
     relevance = Relevance(codes[0], codes[1], own, gallery.places())
-    assert found_ranks(queries, gallery, relevance)[0] == brute_ranks(orders, *codes)
+    for dense in (-1.0, 2.0):  # always sorted, never sorted
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_counting, "DENSE", dense)
+            assert found_ranks(queries, gallery, relevance)[0] == brute_ranks(orders, *codes)
 
 
 def test_a_small_depth_keeps_the_ranks_above_it():

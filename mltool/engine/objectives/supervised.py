@@ -1,40 +1,55 @@
 """Supervised metric learning: losses on pairs of the batch, of batch and proxies, or on vectors."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mltool import components, distributed
 from mltool.components import Value
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed
 from mltool.errors import UsageError
-from mltool.losses import of_labels
+from mltool.losses import Pairs, of_labels
 from mltool.models.proxies import Proxies
+
+Miner = Callable[[Pairs], Pairs]
 
 
 class Supervised(nn.Module):
     """The sum of losses, each times its weight, over the rows of all ranks.
 
     `losses` are component texts that may carry `weight=`; `miner` chooses among the pairs of every
-    loss whose both sides are the batch. Labels are 0..classes-1.
+    loss whose both sides are the batch; one that draws at random is seeded by (seed, step).
+    Labels are 0..classes-1.
     """
 
-    def __init__(self, losses: Sequence[str], *, miner: str | None, classes: int, dim: int) -> None:
+    steps: Tensor  # how many have been taken
+
+    def __init__(
+        self, losses: Sequence[str], *, miner: str | None, classes: int, dim: int, seed: int
+    ) -> None:
         super().__init__()
+        self.seed = seed
+        self.generator = torch.Generator()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         terms = [Term(text, classes=classes, dim=dim) for text in losses]
         self.names = _distinct([term.name for term in terms])
         self.terms = nn.ModuleList(terms)
-        self.miner = components.load("miners", miner) if miner else None
+        self.miner = _miner(miner, dim=dim, generator=self.generator)
         if miner and not any(term.minable for term in terms):
             raise UsageError(f"--miner {miner} has nothing to choose from: no loss has batch pairs")
 
     def forward(self, streams: Mapping[str, Batch], model: Embed) -> dict[str, Tensor]:
         """The weighted terms by name."""
         batch = streams["main"]
-        vectors = distributed.gather(model(batch.images))
+        if self.miner is not None:
+            # equal on all ranks, and the same again after a resume
+            self.generator.manual_seed(hash((self.seed, int(self.steps))))
+            self.steps += 1
+        raw = any(term.on_vectors for term in self.terms)
+        vectors = distributed.gather(model(batch.images, raw=True) if raw else model(batch.images))
         labels = distributed.gather(batch.labels)
         return {
             name: term(vectors, labels, self.miner)
@@ -62,11 +77,12 @@ class Term(nn.Module):
             per_class = _setting(component, values, setting) if setting else 1
             self.proxies = Proxies(classes, dim, per_class=per_class)
 
-    def forward(self, vectors: Tensor, labels: Tensor, miner: partial | None) -> Tensor:
-        """The weighted loss of unit vectors [B, D] with labels [B]."""
+    def forward(self, vectors: Tensor, labels: Tensor, miner: Miner | None) -> Tensor:
+        """The weighted loss of vectors [B, D] of any length with labels [B]."""
         if self.on_vectors:
             return self.weight * self.loss(vectors, labels)
-        sides = {"batch": (vectors, labels)}
+        units = functional.normalize(vectors)
+        sides = {"batch": (units, labels)}
         if self.proxies is not None:
             sides["proxies"] = (self.proxies(), self.proxies.labels)
         (anchors, anchor_labels), (candidates, candidate_labels) = (sides[s] for s in self.sides)
@@ -83,6 +99,12 @@ class Term(nn.Module):
         if self.proxies is not None and hasattr(self.loss, "regularizer"):
             value = value + self.loss.regularizer(self.proxies())
         return self.weight * value
+
+
+def _miner(text: str | None, *, dim: int, generator: torch.Generator) -> Miner | None:
+    if text is None:
+        return None
+    return components.load("miners", text, dim=dim, generator=generator)
 
 
 def _distinct(names: list[str]) -> list[str]:

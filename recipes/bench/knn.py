@@ -1,0 +1,112 @@
+"""How near the search comes to the machine's matrix product, and how it grows.
+
+    python recipes/bench/knn.py
+    python recipes/bench/knn.py --rows 20000 --rounds 2
+    python recipes/bench/knn.py --growth 10000 100000 1000000
+
+`limit` is the bare product of the same rows in the same blocks (numpy's float32; torch's bfloat16
+with its conversion to float32, if the processor has it). All against all needs half the products,
+so its fraction may exceed 1.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import _clustered
+import _report
+import numpy as np
+
+from mltool.retrieval import _products, knn
+from mltool.retrieval._relevance import Relevance
+from mltool.retrieval._tiles import blocks
+from mltool.retrieval._vectors import Side, sides
+
+BLOCK = 4096
+
+
+def side_of(rows: int, dim: int, noise: float) -> tuple[Side, np.ndarray]:
+    """A side like a trained model's, and its labels."""
+    labels = _clustered.labels_of(rows, max(1, rows // 5)).astype(np.int32)
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((labels.max() + 1, dim), np.float32)[labels]
+    for part in blocks(rows, 2**16):
+        vectors[part] += noise * generator.standard_normal(vectors[part].shape, np.float32)
+    names = np.char.mod("%08d", np.arange(rows)).astype("S")
+    return sides((vectors, names), None, metric="cosine")[0], labels
+
+
+def product(queries: Side, gallery: Side, precision: _products.Precision) -> Callable[[], object]:
+    """The bare products of all pairs of rows."""
+    products = _products.products_of(precision, "cpu")
+    left = [products.operand(queries, rows) for rows in blocks(len(queries), BLOCK)]
+    right = [products.operand(gallery, rows) for rows in blocks(len(gallery), BLOCK)]
+
+    def work() -> None:
+        for one in left:
+            for other in right:
+                products.multiply(one, other)
+
+    return work
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Search and ranks in each precision against the bare product."""
+    side, labels = side_of(given.rows, given.dim, given.noise)
+    apart = side.part(slice(0, len(side)))
+    own = np.arange(len(side))
+    relevance = Relevance(labels, labels, own, side.places())
+    depth = np.maximum(relevance.counts(), 10)
+    flops = 2.0 * len(side) ** 2 * side.dim
+    for precision in _products.available("cpu")[1:]:
+        resources = knn.Resources(precision=precision)
+
+        def search(other: Side, resources: knn.Resources = resources) -> object:
+            return knn.neighbors(side, other, k=10, own=own, resources=resources)
+
+        def rank(other: Side, resources: knn.Resources = resources) -> object:
+            return list(knn.ranks(side, other, relevance, depth=depth, resources=resources))
+
+        cases: dict[str, Callable[[], object]] = {
+            "search, queries and gallery": lambda search=search: search(apart),
+            "search, all against all": lambda search=search: search(side),
+            "ranks, queries and gallery": lambda rank=rank: rank(apart),
+            "ranks, all against all": lambda rank=rank: rank(side),
+        }
+        limit = product(side, apart, precision)
+        for name, work in cases.items():
+            found = _report.in_turns(
+                lambda work=work: _report.seconds(work),
+                lambda limit=limit: _report.seconds(limit),
+                rounds=given.rounds,
+            )
+            gflops = {"limit_gflops": round(flops / found["theirs_s"] / 1e9)}
+            facts = {"rows": given.rows, "dim": given.dim, "noise": given.noise}
+            _report.append("knn", case=name, precision=precision, **facts, **found, **gflops)
+
+
+def grow(given: argparse.Namespace) -> None:
+    """1,000 queries among more and more rows; the precision is chosen by the search itself."""
+    for rows in given.growth:
+        gallery, _ = side_of(rows, given.dim, given.noise)
+        queries = gallery.part(slice(0, 1000))
+        taken = _report.seconds(
+            lambda queries=queries, gallery=gallery: knn.neighbors(
+                queries, gallery, k=10, own=None, resources=knn.Resources()
+            )
+        )
+        _report.append("knn", case="growth", rows=rows, dim=given.dim, seconds=round(taken, 3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=60_502)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--noise", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--growth", type=int, nargs="*")
+    given = parser.parse_args()
+    (grow if given.growth else compare)(given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`index` and `search` as whole processes: time and peak memory, and one query from the shell.
+
+    python recipes/bench/search.py                       # 1,000,000 x 512
+    python recipes/bench/search.py --rows 50000 --types flat ivf hnsw
+
+Every line has the recall that was measured when the index was built.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import _clustered
+import _process
+import _report
+import h5py
+import numpy as np
+
+from mltool.files import embeddings
+from mltool.files.embeddings import Embeddings
+
+QUERIES = 1000
+
+
+def write_queries(folder: Path, gallery: Path, count: int) -> Path:
+    """Queries near to rows of the gallery, under names of their own."""
+    found = embeddings.peek(gallery)
+    generator = np.random.default_rng(1)
+    rows = np.sort(generator.choice(len(found), count, replace=False))
+    vectors = found.vectors[rows]
+    vectors = vectors + 0.02 * generator.standard_normal(vectors.shape, np.float32)
+    names = [f"query{number}" for number in range(count)]
+    path = folder / f"queries{count}.h5"
+    embeddings.write(path, Embeddings(names, vectors, space=found.space))
+    return path
+
+
+def searched(case: str, facts: dict[str, object], words: tuple[object, ...], rounds: int) -> None:
+    """Report the median of some searches."""
+    runs = [_process.mltool("search", "-q", *words) for _ in range(rounds)]
+    _report.append(
+        "search",
+        case=case,
+        **facts,
+        seconds=round(statistics.median(run.seconds for run in runs), 3),
+        peak_mib=round(max(run.peak_mib for run in runs)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--noise", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--types", nargs="*", default=["flat", "ivf", "ivfpq"])
+    given = parser.parse_args()
+    facts: dict[str, object] = {"rows": given.rows, "dim": given.dim}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        gallery, index = folder / "gallery.h5", folder / "gallery.index"
+        classes = max(1, given.rows // 10)
+        _clustered.write(
+            gallery, rows=given.rows, dim=given.dim, classes=classes, noise=given.noise
+        )
+        many, one = (write_queries(folder, gallery, count) for count in (QUERIES, 1))
+        hits = folder / "hits.h5"
+        searched("exact, 1000 queries", facts, (gallery, many, "-o", hits), given.rounds)
+        searched("exact, one query", facts, (gallery, one), given.rounds)
+        for kind in given.types:
+            built = _process.mltool("index", gallery, "-o", index, "--type", kind, "-q")
+            with h5py.File(index) as file:
+                about = {"type": kind, "recall": round(float(file.attrs["recall"]), 4)}
+            _report.append(
+                "search",
+                case="index",
+                **facts,
+                **about,
+                seconds=round(built.seconds, 2),
+                peak_mib=round(built.peak_mib),
+                index_mib=round(index.stat().st_size / 2**20),
+            )
+            known = facts | about
+            searched("index, 1000 queries", known, (index, many, "-o", hits), given.rounds)
+            searched("index, one query", known, (index, one), given.rounds)
+
+
+if __name__ == "__main__":
+    main()

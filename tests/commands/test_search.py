@@ -1,0 +1,142 @@
+"""`mltool index` and `mltool search` from the shell."""
+
+import h5py
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mltool.commands.index import index
+from mltool.commands.search import search
+from mltool.errors import InputError, ResourceError, UsageError
+from mltool.files import embeddings, search_index
+from mltool.files.embeddings import Embeddings
+from mltool.files.history import of_file
+
+app = typer.Typer()
+app.command("index")(index)
+app.command("search")(search)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((40, 8))
+    names = [f"g {n:02d}.jpg" for n in range(40)]
+    whole = Embeddings(names, vectors, space="a" * 64)
+    embeddings.write(folder / "gallery.h5", whole)
+    (folder / "shards").mkdir()
+    for number, rows in enumerate(np.array_split(np.arange(40), 3)):
+        part = Embeddings(whole.names[rows], whole.vectors[rows], space="a" * 64)
+        embeddings.write(folder / "shards" / f"{number}.h5", part)
+    asked = Embeddings(["q1", "q2"], vectors[:2] * 3 + 0.01, space="a" * 64)
+    embeddings.write(folder / "queries.h5", asked)
+    embeddings.write(folder / "other.h5", Embeddings(["q1"], vectors[:1], space="b" * 64))
+    embeddings.write(folder / "narrow.h5", Embeddings(["q1"], vectors[:1, :3]))
+    done = call("index", folder / "gallery.h5", "-o", folder / "flat.index", "--type", "flat")
+    assert done.stdout == ""
+    return folder
+
+
+def call(*words, error=None):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if error is None:
+        assert done.exit_code == 0, (done.output, done.exception)
+    else:
+        assert isinstance(done.exception, error), (done.output, done.exception)
+    return done
+
+
+def test_a_pipe_gets_tsv(files):
+    lines = call("search", files / "gallery.h5", files / "queries.h5", "-k", 3).stdout.splitlines()
+    assert lines[0] == "query\trank\tname\tscore"
+    assert len(lines) == 1 + 2 * 3
+    assert lines[1].split("\t")[:3] == ["q1", "1", "g 00.jpg"]
+
+
+def test_an_index_gives_the_hits_of_exact_search(files):
+    exact = call("search", files / "gallery.h5", files / "queries.h5").stdout.splitlines()
+    found = call("search", files / "flat.index", files / "queries.h5").stdout.splitlines()
+    assert [line.split("\t")[:3] for line in found] == [line.split("\t")[:3] for line in exact]
+
+
+def test_shards_and_globs_are_one_gallery(files, tmp_path):
+    whole = call("search", files / "gallery.h5", files / "queries.h5").stdout
+    assert call("search", files / "shards", files / "queries.h5").stdout == whole
+    assert call("search", files / "shards" / "*.h5", files / "queries.h5").stdout == whole
+    call("index", files / "shards", "-o", tmp_path / "shards.index")
+    assert search_index.read(tmp_path / "shards.index").names.tolist() == (
+        search_index.read(files / "flat.index").names.tolist()
+    )
+
+
+def test_what_is_stored_with_an_index(files):
+    about = search_index.read(files / "flat.index")
+    assert about.recall == 1.0
+    assert about.recall_queries == 40
+    assert about.space == "a" * 64
+    step = about.history[-1]
+    assert step["command"] == "index"
+    assert step["settings"] == {"type": "Flat", "seed": 0}
+    assert step["counts"] == {"vectors": 40, "trained_on": 0}
+
+
+def test_output_by_its_ending(files, tmp_path):
+    for name in ("hits.h5", "hits.tsv", "hits.run"):
+        done = call("search", files / "flat.index", files / "queries.h5", "-o", tmp_path / name)
+        assert done.stdout == ""
+        steps = [step["command"] for step in of_file(tmp_path / name)]
+        assert steps == ["index", "search"]
+    with h5py.File(tmp_path / "hits.h5") as file:
+        assert file["names"].shape == (2, 10)
+    assert len((tmp_path / "hits.run").read_text().splitlines()) == 20
+
+
+def test_hits_below_a_score_are_left_out(files):
+    every = call("search", files / "gallery.h5", files / "queries.h5", "-k", 40).stdout
+    some = call(
+        "search", files / "gallery.h5", files / "queries.h5", "-k", 40, "--min-score", 0.5
+    ).stdout
+    scores = [float(line.split("\t")[3]) for line in every.splitlines()[1:]]
+    assert len(some.splitlines()) - 1 == sum(score >= 0.5 for score in scores)
+
+
+def test_self_is_left_out_on_request(files):
+    for db in ("gallery.h5", "flat.index"):
+        kept = call("search", files / db, files / "gallery.h5", "-k", 1).stdout
+        left = call("search", files / db, files / "gallery.h5", "-k", 1, "--skip-self").stdout
+        rows = [[line.split("\t") for line in text.splitlines()[1:]] for text in (kept, left)]
+        assert all(row[0] == row[2] for row in rows[0])
+        assert all(row[0] != row[2] for row in rows[1])
+
+
+@pytest.mark.parametrize("db", ["gallery.h5", "flat.index"])
+def test_what_search_refuses(files, db):
+    refused = call("search", files / db, files / "other.h5", error=InputError)
+    assert "--any-model" in str(refused.exception)
+    call("search", files / db, files / "other.h5", "--any-model")
+    refused = call("search", files / db, files / "narrow.h5", error=InputError)
+    assert "3-d vectors, but the gallery holds 8-d ones" in str(refused.exception)
+    call("search", files / db, files / "nothing.h5", error=InputError)
+    call("search", files / "nothing.h5", files / "queries.h5", error=InputError)
+    call("search", files / db, files / "queries.h5", "-k", 0, error=UsageError)
+    call("search", files / db, files / "queries.h5", "-o", "/nowhere/x.h5", error=ResourceError)
+
+
+def test_a_damaged_index_is_refused(files, tmp_path):
+    data = bytearray((files / "flat.index").read_bytes())
+    with h5py.File(files / "flat.index") as file:
+        data[file["faiss"].id.get_offset() + 500] ^= 16
+    (tmp_path / "bad.index").write_bytes(data)
+    refused = call("search", tmp_path / "bad.index", files / "queries.h5", error=InputError)
+    assert "damaged" in str(refused.exception)
+
+
+@pytest.mark.parametrize("words", [["--type", "nonsense"], ["--type", "ivf:cells=2"]])
+def test_what_index_refuses(files, tmp_path, words):
+    call("index", files / "gallery.h5", "-o", tmp_path / "x", *words, error=UsageError)
+    call("index", files / "nothing.h5", "-o", tmp_path / "x", error=InputError)
+    twice = (files / "gallery.h5", files / "gallery.h5")
+    call("index", *twice, "-o", tmp_path / "x", error=InputError)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,95 @@
+"""A model's description: round trip, and every kind of damage refused."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from mltool.errors import InputError, UsageError
+from mltool.models.spec import ModelSpec, from_dict
+
+SPEC = ModelSpec("test_resnet", 96, "gem:p=3,eps=1e-06", "linear", 8, resize=36, crop=32)
+
+
+def test_round_trip_through_json() -> None:
+    for spec in (SPEC, dataclasses.replace(SPEC, normalize=False, mean=(0.5, 0.5, 0.25))):
+        assert from_dict(json.loads(json.dumps(spec.to_dict())), "x") == spec
+
+
+def test_defaults_may_be_left_out() -> None:
+    values = SPEC.to_dict()
+    for key in ("normalize", "metric", "interpolation", "mean", "std"):
+        del values[key]
+    assert from_dict(values, "x") == SPEC
+
+
+WRONG = {
+    "nothing": None,
+    "a list": [],
+    "missing": {k: v for k, v in SPEC.to_dict().items() if k != "dim"},
+    "unknown": SPEC.to_dict() | {"heads": 3},
+    **{
+        f"{key}={value}": SPEC.to_dict() | {key: value}
+        for key, value in [
+            ("dim", "8"),
+            ("dim", 8.0),
+            ("dim", True),
+            ("dim", 0),
+            ("dim", -4),
+            ("dim", 2**40),
+            ("channels", 10**9),
+            ("crop", 0),
+            ("crop", 40),  # larger than the shorter side
+            ("resize", 2**33),
+            ("normalize", 1),
+            ("backbone", None),
+            ("backbone", 5),
+            ("pooling", ["gem"]),
+            ("metric", "taxi"),
+            ("interpolation", "guess"),
+            ("mean", [0.5, 0.5]),
+            ("mean", "abc"),
+            ("mean", [0.5, None, 0.5]),
+            ("mean", [0.5, math.nan, 0.5]),
+            ("std", [0.5, 0.0, 0.5]),
+            ("std", [0.5, math.inf, 0.5]),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("values", WRONG.values(), ids=WRONG)
+def test_damage_is_an_input_error_naming_the_file(values: object) -> None:
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        from_dict(values, "model.safetensors")
+
+
+def test_a_crop_larger_than_the_image_is_a_usage_error_on_the_command_line() -> None:
+    with pytest.raises(UsageError, match="--resize"):
+        dataclasses.replace(SPEC, crop=64)
+
+
+@pytest.mark.parametrize(
+    ("crop", "resize", "expected"),
+    [
+        (None, None, (32, 36)),
+        (64, None, (64, 72)),
+        (None, 48, (32, 48)),
+        (24, 24, (24, 24)),
+        (31, None, (31, 35)),
+    ],
+)
+def test_another_size(crop: int | None, resize: int | None, expected: tuple[int, int]) -> None:
+    found = SPEC.resized(crop, resize)
+    assert (found.crop, found.resize) == expected
+    assert dataclasses.replace(found, crop=32, resize=36) == SPEC
+
+
+def test_preprocess_says_what_happens_to_an_image() -> None:
+    found = json.loads(SPEC.preprocess)
+    assert found["crop"] == 32
+    assert found["interpolation"] == "bilinear"
+    assert found["mean"] == [0.485, 0.456, 0.406]
+    other = dataclasses.replace(SPEC, dim=9, pooling="max")
+    assert other.preprocess == SPEC.preprocess
