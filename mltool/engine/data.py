@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mltool.engine.cache import PixelCache
 from mltool.engine.samplers import Batch as Rows
+from mltool.engine.signals import WATCHED
 from mltool.errors import InputError, ResourceError
 from mltool.files import images
 from mltool.files.manifest import Manifest
@@ -107,11 +108,12 @@ def load(
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_same,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_obey_the_parent,
             multiprocessing_context="fork" if workers else None,
             timeout=stall_timeout if workers else 0,
         )
-        iterator = iter(loader)
+        with _signals_left_to_the_parent():
+            iterator = iter(loader)
     with reporting_dead_loaders():
         for batch in iterator:
             if isinstance(batch, str):
@@ -140,16 +142,28 @@ def _same(batch: list) -> list:
     return batch
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    # the parent decides when to stop, but terminals, `timeout` and Slurm signal whole groups
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+@contextmanager
+def _signals_left_to_the_parent() -> Iterator[None]:
+    """Processes forked in the block never see the signals by which a run is stopped.
+
+    The parent decides when to stop, but terminals, `timeout` and Slurm signal whole groups.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_when_the_parent_says_so() -> None:
+def _obey_the_parent(worker: int) -> None:
+    """Let this process end when its parent, and nobody else, sends SIGTERM."""
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+    else:  # macOS cannot tell who sent it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _wait_for_the_end() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
