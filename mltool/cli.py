@@ -25,7 +25,7 @@ from mltool.commands.train import train
 from mltool.commands.verify import verify
 from mltool.errors import InputError, MltoolError, ResourceError, UsageError
 from mltool.files.names import printable
-from mltool.options import SECTIONS
+from mltool.options import SECTIONS, check_bounds
 
 PANELS: dict[str, list[Callable]] = {
     "Learn": [train],
@@ -129,6 +129,12 @@ def _read_config(ctx: typer.Context, path: str | None) -> str | None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _exit(UsageError(f"{path}: cannot be read as TOML ({error})")) from None
     command = ctx.info_name or ""
+    known_commands = getattr(ctx.parent.command, "commands", {}) if ctx.parent else {}
+    for key, value in table.items():
+        if isinstance(value, dict) != (key in known_commands):
+            hint = suggest(key, list(known_commands)) if isinstance(value, dict) else ""
+            what = "a table of no command" if isinstance(value, dict) else "not a table"
+            raise _exit(UsageError(f"{path}: {key!r} is {what}{hint}"))
     shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
     given = shared | table.get(command, {})
     known = {parameter.name for parameter in ctx.command.params if parameter.name}
@@ -168,6 +174,7 @@ def _command(function: Callable) -> Callable:
     ) -> None:
         _set_up(quiet, verbose, kwargs.get("threads"))
         try:
+            check_bounds(kwargs)
             function(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -179,7 +186,7 @@ def _command(function: Callable) -> Callable:
         except OSError as error:
             raise _exit(_translated(error)) from None
         except RuntimeError as error:
-            if "out of memory" not in str(error):
+            if not any(text in str(error) for text in ("out of memory", "allocate memory")):
                 raise
             line = str(error).splitlines()[0]
             raise _exit(ResourceError(f"{line}; try a smaller --batch-size")) from None

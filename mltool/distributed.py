@@ -121,3 +121,9 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     value = torch.tensor(int(flag), device=device)
     distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
     return bool(value.item())
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world() > 1:
+        distributed.barrier()

@@ -1,10 +1,14 @@
 """Option types shared by the commands, so that one spelling has one meaning everywhere."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import typer
 
 from mltool.errors import UsageError
+
+SMALLEST = 1e-300  # stands for "more than 0"
 
 # What can be different between two runs that must give the same bytes; never in a history.
 RUN_TIME = frozenset(
@@ -142,6 +146,44 @@ SmallClasses = Annotated[
         help="Classes with fewer images than K: repeat images, leave the class out, or stop.",
     ),
 ]
+
+# What a number may be: (least, most); an open bound is told by the words beside it.
+BOUNDS: dict[str, tuple[float, float, str]] = {
+    "batch_size": (1, math.inf, "1 or more"),
+    "classes_per_batch": (1, math.inf, "1 or more"),
+    "images_per_class": (1, math.inf, "1 or more"),
+    "epochs": (0, math.inf, "0 or more"),
+    "dim": (1, math.inf, "1 or more"),
+    "image_size": (1, math.inf, "1 or more"),
+    "resize": (1, math.inf, "1 or more"),
+    "val_every": (1, math.inf, "1 or more"),
+    "patience": (1, math.inf, "1 or more"),
+    "workers": (0, math.inf, "0 or more"),
+    "threads": (1, math.inf, "1 or more"),
+    "seed": (0, 2**63 - 1, "0 or more"),
+    "lr": (SMALLEST, math.inf, "more than 0"),
+    "lr_backbone": (0, math.inf, "0 or more"),
+    "lr_proxies": (0, math.inf, "0 or more"),
+    "weight_decay": (0, math.inf, "0 or more"),
+    "momentum": (0, 1 - 1e-9, "0 to less than 1"),
+    "warmup": (0, math.inf, "0 or more"),
+    "clip": (SMALLEST, math.inf, "more than 0"),
+    "ema": (0, 1 - 1e-9, "0 to less than 1"),
+    "save_every": (0, math.inf, "0 or more"),
+    "size": (1, math.inf, "1 or more"),
+    "quality": (1, 95, "1 to 95"),
+}
+
+
+def check_bounds(given: Mapping[str, object]) -> None:
+    """Refuse numbers out of range. `given` maps option names to values. Raises UsageError."""
+    for name, value in given.items():
+        if name not in BOUNDS or not isinstance(value, int | float):
+            continue
+        least, most, words = BOUNDS[name]
+        if not least <= value <= most:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: it takes {words}")
+
 
 _SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+LONGEST_STRIP = 16  # sides; what lies further out never reaches a crop of the centre
+
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """An [H, W, 3] array as a [3, H, W] tensor over the same memory (channels last in memory)."""
@@ -17,6 +19,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
     """The image [3, H, W] with its shorter side `size`, antialiased; unchanged if it is."""
+    image = _without_extremes(image)
     height, width = image.shape[-2:]
     if min(height, width) == size:
         return image
@@ -28,6 +31,16 @@ def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear")
         target[1] = size
     mode = InterpolationMode(interpolation)
     return functional.resize(image, target, interpolation=mode, antialias=True)
+
+
+def _without_extremes(image: Tensor) -> Tensor:
+    """The middle of a strip: enlarged to the shorter side, a long one would fill the memory."""
+    height, width = image.shape[-2:]
+    longest = LONGEST_STRIP * min(height, width)
+    if max(height, width) <= longest:
+        return image
+    top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
+    return image[:, top : top + longest, left : left + longest]
 
 
 def center_crop(image: Tensor, size: int) -> Tensor:

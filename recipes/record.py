@@ -1,7 +1,7 @@
 """Append one JSON line per finished run to a table of results, and skip what is there.
 
-    mltool evaluate test.h5 --json | python record.py results/omniglot.jsonl run=ours seed=0
-    python record.py --done results/omniglot.jsonl run=ours seed=0     exit 0 if the line is there
+mltool evaluate test.h5 --json | python record.py results/omniglot.jsonl run=ours seed=0
+python record.py --done results/omniglot.jsonl run=ours seed=0     exit 0 if the line is there
 """
 
 import json

@@ -51,18 +51,19 @@ def pack(
         return
     step = history.record(
         "pack",
-        inputs=[("data", text, manifest.digest()) for text in data],
+        inputs=history.list_inputs("data", data, manifest.digest()),
         settings={"size": size, "quality": quality, "split": split, "classes": classes,
                   "limit": limit, "on_bad_image": on_bad_image},
         counts={"images": len(manifest)},
     )  # fmt: skip
+    atomic.refuse_inputs(output, data)
     with atomic.claim(output):
         packed = pack_writer.write(
             output,
             manifest,
             size=size,
             quality=quality,
-            history=(step,),
+            history=history.extend(*history.of_files(data), record=step),
             on_bad_image="error" if on_bad_image == "error" else "skip",
             workers=workers or len(os.sched_getaffinity(0)),
         )

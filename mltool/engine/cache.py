@@ -21,7 +21,7 @@ class PixelCache:
 
     def __init__(self, images: int, *, bytes_per_image: int) -> None:
         wanted = max(images * bytes_per_image, 1)
-        self.capacity = min(wanted, int(SHARE_OF_FREE_MEMORY * free_memory()))
+        self.capacity = min(wanted, int(SHARE_OF_FREE_MEMORY * free_memory() / neighbours()))
         self._pixels = mmap.mmap(-1, max(self.capacity, 1))
         self._index = np.frombuffer(mmap.mmap(-1, max(24 * images, 1)), np.int64, 3 * images)
         self._index = self._index.reshape(images, 3)  # offset, height, width; height 0 = absent
@@ -48,6 +48,12 @@ class PixelCache:
         room[:] = np.ascontiguousarray(image).reshape(-1)
         with self._lock:
             self._index[row] = offset, image.shape[0], image.shape[1]
+
+
+def neighbours() -> int:
+    """Processes of this run on this machine, which all keep images."""
+    told = (os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"))
+    return max([int(text) for text in told if text and text.isdecimal()], default=1)
 
 
 def free_memory() -> int:

@@ -22,7 +22,10 @@ def choose(text: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"--device {text}: torch sees no CUDA device here; use cpu or auto")
-        index = device.index if device.index is not None else distributed.local_rank()
+        alone = torch.cuda.device_count() == 1  # Slurm may show each task its own GPU only
+        index = device.index
+        if index is None:
+            index = 0 if alone else distributed.local_rank()
         if index >= torch.cuda.device_count():
             raise UsageError(f"--device cuda:{index}: there are {torch.cuda.device_count()}")
         device = torch.device("cuda", index)

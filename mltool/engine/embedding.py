@@ -21,7 +21,6 @@ from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.source import Source, open_model
-from mltool.models.spec import ModelSpec
 from mltool.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def run(request: EmbedRequest) -> None:
         seed=request.seed,
     )
     precision = devices.precision(request.precision, device, training=False)
-    dim = source.model.spec.dim
+    dim = _dim(source.model, request)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
     if request.dry_run:
         size = len(manifest) * dim * np.dtype(request.dtype).itemsize
@@ -106,6 +105,7 @@ def run(request: EmbedRequest) -> None:
             "would write %s: %d x %d, %.1f MB", request.output, len(manifest), dim, size / 1e6
         )
         return
+    atomic.refuse_inputs(request.output, [request.model, request.weights, *request.data])
     with atomic.claim(request.output):
         skipped = _write(request, manifest, source, device, precision)
     if skipped and request.on_bad_image == "skip":
@@ -143,7 +143,7 @@ def _write(
     writer = EmbeddingsWriter(
         request.output,
         names=manifest.names,
-        dim=_dim(model, request),
+        dim=_dim(source.model, request),
         dtype=request.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
@@ -191,21 +191,22 @@ def _is_finished(output: str, steps: history.History) -> bool:
     return bool(found) and canonical.digest(found[-1]) == canonical.digest(steps[-1])
 
 
-def _dim(model: nn.Module, request: EmbedRequest) -> int:
+def _dim(model: Embedder, request: EmbedRequest) -> int:
     """The length of a vector, asked of the model itself."""
-    spec: ModelSpec = model.spec  # type: ignore[assignment]
     if not request.penultimate:
-        return spec.dim
-    blank = torch.zeros(1, 3, spec.crop, spec.crop, dtype=torch.uint8)
-    device = next(model.parameters()).device
+        return model.spec.dim
+    blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
     with torch.inference_mode():
-        return int(model.eval()(blank.to(device)).shape[1])
+        return model.eval().penultimate(blank).shape[1]
 
 
 def _history(
     request: EmbedRequest, manifest: Manifest, source: Source, precision: str
 ) -> history.History:
-    inputs = [*source.inputs, *(("data", text, manifest.digest()) for text in request.data)]
+    digest = manifest.digest()
+    inputs = [*source.inputs, *history.list_inputs("data", request.data, digest)]
+    if request.labels:
+        inputs += history.list_inputs("--labels", [request.labels], digest)
     kept = ("penultimate", "dtype", "shard", "split", "classes", "limit", "on_bad_image")
     settings = {
         **source.settings,
@@ -216,5 +217,5 @@ def _history(
     step = history.record(
         "embed", inputs=inputs, settings=settings, counts={"images": len(manifest)}
     )
-    before = [history.of_file(text) for text in request.data if Path(text).is_file()]
+    before = history.of_files([*request.data, request.labels])
     return history.extend(source.history, *before, record=step)

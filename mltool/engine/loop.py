@@ -120,6 +120,8 @@ def fit(
                 log.flush()
                 save()
                 saved = time.monotonic()
+            if asked:
+                distributed.barrier()  # who leaves early has the launcher kill who still saves
             if asked and not _is_over(counters, settings):
                 raise Interrupted("stopped by a signal; the state is saved, go on with --resume")
 
@@ -220,4 +222,5 @@ class _Stepper:
         units = nn.functional.normalize(self.last_vectors)
         count = len(units)
         cosine = (units.mean(0).square().sum() * count - 1) / (count - 1)
+        cosine = torch.where(self.last_vectors.any(), cosine, 1.0)  # all zero is the same too
         return distributed.gather(cosine.reshape(1)).mean()  # all ranks stop, or none

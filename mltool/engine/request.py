@@ -77,10 +77,3 @@ class TrainRequest:
                 components.parse(family, text)
         if self.patience is not None and self.val is None:
             raise UsageError("--patience needs --val: without it nothing says when to stop")
-        least = {"batch_size": 1, "epochs": 0, "val_every": 1, "seed": 0, "workers": 0, "dim": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: at least {bound} is needed")
-        if not self.lr > 0:
-            raise UsageError(f"--lr {self.lr}: must be positive")

@@ -124,9 +124,25 @@ def sizes(
     batch_size: int,
     classes_per_batch: int | None,
     images_per_class: int | None,
+    processes: int = 1,
 ) -> tuple[int, int]:
-    """P and K for a batch size: K = 4 unless given; fewer classes than P get more images each."""
-    p, k = classes_per_batch, images_per_class
-    if p is None:
-        p = max(1, min(classes, batch_size // max(1, k or 4)))
-    return p, max(1, batch_size // max(1, p)) if k is None else k
+    """P and K for a batch size: K = 4 unless given; fewer classes than P get more images each.
+
+    A P that is not given is two at least, for without negatives nothing is learned, and such that
+    the batch divides among the processes. Raises UsageError when P x K as given does not.
+    """
+    k = images_per_class
+    if classes_per_batch is not None:
+        p = classes_per_batch
+        k = k or max(1, batch_size // max(1, p))
+    else:
+        p = max(min(2, classes), min(classes, batch_size // max(1, k or 4)))
+        k = k or max(1, batch_size // max(1, p))
+        while p > 2 and p * k % processes:
+            p -= 1
+    if p * k % processes:
+        raise UsageError(
+            f"a batch of {p} x {k} images does not divide among {processes} processes; choose "
+            f"--classes-per-batch and --images-per-class accordingly"
+        )
+    return p, k

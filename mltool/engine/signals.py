@@ -1,6 +1,7 @@
 """Signals become a flag that the loop reads between two steps."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +10,16 @@ from types import FrameType
 # USR1 and USR2 are what Slurm and submitit send ahead of a preemption or a time limit.
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
+# A launcher and the system may both pass on one request: signals this close are one.
+TOGETHER_SECONDS = 1.0
+
 
 @dataclass
 class Stop:
     """`requested` turns true at the first signal; a second one ends the process at once."""
 
     requested: bool = False
-    number: int = 0
+    since: float = 0.0
 
 
 @contextmanager
@@ -24,9 +28,10 @@ def watch() -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        if not stop.requested:
+            stop.requested, stop.since = True, time.monotonic()
+        elif time.monotonic() - stop.since > TOGETHER_SECONDS:
             raise SystemExit(128 + number)
-        stop.requested, stop.number = True, number
 
     before = {number: signal.signal(number, handle) for number in WATCHED}
     try:

@@ -17,7 +17,7 @@ from mltool.engine.request import TrainRequest
 from mltool.engine.samplers import ClassBalanced, sizes
 from mltool.engine.training import Plan, Runtime, Validation
 from mltool.errors import InputError, SkippedInputs, UsageError
-from mltool.files import history
+from mltool.files import atomic, history
 from mltool.files.manifest import Manifest
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder, build, parameters
@@ -49,11 +49,14 @@ def run(request: TrainRequest) -> None:
             )
         )
         model = build_model(request)
-        images, reasons = _images(request, manifest, model)
-        plan = _plan(request, model, images, device)
+        manifest, reasons = _readable(request, manifest, model)
+        plan = _plan(request, model, manifest, device)
         _report(plan)
         if request.dry_run:
+            size = 4 * parameters(model) / 1e6
+            logger.info("would write %s, about %.1f MB", request.output, size)
             return
+        atomic.refuse_inputs(request.output, [request.init, request.weights, *request.data])
         training.train(plan, _runtime(request, device))
     if reasons and request.on_bad_image == "skip":
         raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
@@ -78,7 +81,7 @@ def build_model(request: TrainRequest) -> Embedder:
         request.arch or (spec.backbone if spec else "resnet50"),
         pooling=request.pooling or (spec.pooling if spec else "gem"),
         projection=request.projection or (spec.projection if spec else "linear"),
-        dim=request.dim or (spec.dim if spec else 512),
+        dim=request.dim or (spec.dim if spec else _usual_dim(request.projection)),
         image_size=request.image_size or (spec.crop if spec else None),
         resize=request.resize or (spec.resize if spec and not request.image_size else None),
         weights=request.weights,
@@ -89,32 +92,37 @@ def build_model(request: TrainRequest) -> Embedder:
     return model
 
 
-def _images(request: TrainRequest, manifest: Manifest, model: Embedder) -> tuple[Images, list[str]]:
-    """The training images, without the unreadable ones if they are to be skipped."""
-    augmentation = components.load("augmentations", request.augment, size=model.spec.crop)
-    keep = request.cache == "ram"
+def _usual_dim(projection: str | None) -> int | None:
+    """512 as in the papers; without a projection what the pooling gives."""
+    return None if projection == "none" else 512
+
+
+def _readable(
+    request: TrainRequest, manifest: Manifest, model: Embedder
+) -> tuple[Manifest, list[str]]:
+    """The images without those that are to be skipped, and why each of these is."""
     if request.on_bad_image == "error" or request.dry_run:
-        return Images(manifest, model.spec, augmentation, seed=request.seed, cache=keep), []
+        return manifest, []
     center = components.load("augmentations", "center", size=model.spec.crop)
-    first = Images(manifest, model.spec, center, seed=0, skip_bad=True)
-    rows, reasons = training.usable(first, workers=_workers(request), batch_size=64)
+    images = Images(manifest, model.spec, center, seed=0, skip_bad=True)
+    rows, reasons = training.usable(images, workers=_workers(request), batch_size=64)
     for reason in reasons:
         logger.warning("left out: %s", reason)
-    manifest = manifest.take(rows).compact()
-    return Images(manifest, model.spec, augmentation, seed=request.seed, cache=keep), reasons
+    return manifest.take(rows).compact(), reasons
 
 
-def _plan(request: TrainRequest, model: Embedder, images: Images, device: torch.device) -> Plan:
-    manifest = images.manifest
+def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device) -> Plan:
+    augmentation = components.load("augmentations", request.augment, size=model.spec.crop)
+    keep = request.cache == "ram"
+    images = Images(manifest, model.spec, augmentation, seed=request.seed, cache=keep)
     total = request.batch_size * distributed.world()
     p, k = sizes(
         len(manifest.label_names),
         batch_size=total,
         classes_per_batch=request.classes_per_batch,
         images_per_class=request.images_per_class,
+        processes=distributed.world(),
     )
-    if p * k % distributed.world():
-        raise UsageError(f"a batch of {p} x {k} does not divide among the processes")
     sampler = ClassBalanced(
         manifest.labels,
         classes_per_batch=p,
@@ -170,6 +178,7 @@ def _validation(request: TrainRequest, model: Embedder, device: torch.device) ->
     # an unknown metric is refused now, not after the first epoch
     score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[request.select])
     manifest = _labelled(open_data(request.val or [], need_split=True))
+    manifest, _ = _readable(request, manifest, model)
     center = components.load("augmentations", "center", size=model.spec.crop)
     images = Images(manifest, model.spec, center, seed=0, cache=request.cache == "ram")
     logger.info("validation: %s", manifest.summary())
@@ -190,12 +199,13 @@ def _history(
     precision: str,
 ) -> history.History:
     spec = model.spec
-    inputs = [("data", text, manifest.digest()) for text in request.data]
+    inputs = history.list_inputs("data", request.data, manifest.digest())
     if validation is not None:
-        inputs += [
-            ("--val", text, validation.images.manifest.digest()) for text in request.val or []
-        ]
-    files = [("--init", request.init), ("--weights", request.weights), ("--labels", request.labels)]
+        digest = validation.images.manifest.digest()
+        inputs += history.list_inputs("--val", request.val or [], digest)
+    if request.labels:
+        inputs += history.list_inputs("--labels", [request.labels], manifest.digest())
+    files = [("--init", request.init), ("--weights", request.weights)]
     given = [(option, path) for option, path in files if path and path != "timm"]
     inputs += [(option, path, history.digest_of_file(path)) for option, path in given]
     settings = {
@@ -222,7 +232,7 @@ def _history(
     if validation is None:
         del settings["select"], settings["val_every"]
     counts = {"images": len(manifest), "classes": len(sampler.members)}
-    before = [history.of_file(path) for option, path in given if option == "--init"]
+    before = history.of_files([*request.data, *(request.val or []), request.labels, request.init])
     step = history.record("train", inputs=inputs, settings=settings, counts=counts)
     return history.extend(*before, record=step)
 

@@ -23,7 +23,7 @@ from mltool.engine.optim import OptimSettings
 from mltool.engine.partial import Identity
 from mltool.engine.samplers import ClassBalanced
 from mltool.engine.signals import watch
-from mltool.errors import NumericError
+from mltool.errors import InputError, NumericError
 from mltool.files import atomic
 from mltool.files.history import History
 from mltool.models import checkpoint
@@ -139,6 +139,11 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
             allow_nonidentical=runtime.allow_nonidentical,
         )
         logger.info("going on after epoch %d, step %d", run.counters.epoch, run.counters.step)
+    if len(set(distributed.gather_objects((run.counters.epoch, run.counters.step)))) > 1:
+        raise InputError(
+            f"the processes do not see the same {partial.path_of(runtime.output)}; put the output "
+            f"on a file system that all of them share"
+        )
     done = run.counters.epoch * plan.sampler.steps + run.counters.step
     log_path = runtime.log if distributed.rank() == 0 else None
     with watch() as stop, reporting_dead_loaders(), Log(log_path, after_step=done) as log:
@@ -251,7 +256,7 @@ def _synchronise_statistics(model: nn.Module, device: torch.device) -> None:
 
 
 def usable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
-    """Rows whose images can be read, and the reasons for the others; fills the cache on the way."""
+    """Rows whose images can be read, and the reasons for the others."""
     rows = range(len(images.manifest))
     batches = [[(r, 0) for r in rows[s : s + batch_size]] for s in range(0, len(rows), batch_size)]
     good: list[Tensor] = []

@@ -15,11 +15,11 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mltool.errors import ResourceError
+from mltool.errors import ResourceError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,13 @@ def check_writable(path: str | os.PathLike[str], size: int = 0) -> None:
         if free < size:
             reason = f"it needs {size:,} bytes, but {folder} has {free:,} left"
             raise OSError(errno.ENOSPC, reason)
+
+
+def refuse_inputs(path: str | os.PathLike[str], inputs: Iterable[str | None]) -> None:
+    """Raise UsageError if the output `path` is one of the `inputs`; what is no file is ignored."""
+    for text in inputs:
+        if text and os.path.exists(text) and os.path.exists(path) and os.path.samefile(text, path):
+            raise UsageError(f"{text} would be input and output at once; name another output")
 
 
 @contextlib.contextmanager

@@ -82,6 +82,20 @@ def of_file(path: str | os.PathLike[str]) -> History:
     return read_sidecar(path)
 
 
+def of_files(texts: Iterable[str | None]) -> list[History]:
+    """The histories of those texts that are files; others (folders, benchmarks) have none."""
+    return [of_file(text) for text in texts if text and os.path.isfile(text)]
+
+
+def list_inputs(option: str, texts: Iterable[str], digest: str) -> list[tuple[str, str, str]]:
+    """Image lists as inputs of a record: an mltool file by its own digest, others by `digest`."""
+    return [(option, text, digest_of_file(text) if _is_h5_file(text) else digest) for text in texts]
+
+
+def _is_h5_file(text: str) -> bool:
+    return os.path.isfile(text) and safe_h5.is_hdf5(text)
+
+
 def digest_of_file(path: str | os.PathLike[str]) -> str:
     """The digest stored in an mltool file, else the sha256 of the bytes. Raises InputError."""
     start, stored = _start(path), ""

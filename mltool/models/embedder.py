@@ -1,7 +1,6 @@
 """The model: images -> backbone -> pooling -> projection -> unit vectors."""
 
 import hashlib
-import json
 
 import torch
 from torch import Tensor, nn

@@ -38,7 +38,7 @@ def open_model(
     or else random from `seed`; its pooled features are the embedding. `pixels` is the image.
     Raises InputError and UsageError.
     """
-    if text.endswith(".safetensors") or Path(text).exists():
+    if text.endswith(".safetensors") or Path(text).is_file():
         if weights is not None or pooling is not None:
             raise UsageError("--weights and --pooling are for backbones; a checkpoint has its own")
         return _from_checkpoint(text, image_size, resize)

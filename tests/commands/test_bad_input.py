@@ -47,6 +47,10 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
         (["--device", "gpu"], "no device"),
         (["--threads", "0"], "at least 1"),
         (["--resize", "16", "--image-size", "32"], "smaller than the crop"),
+        (["--clip", "-1"], "more than 0"),
+        (["--ema", "1"], "less than 1"),
+        (["--workers", "-1"], "0 or more"),
+        (["-b", "0"], "1 or more"),
         (["--select", "accuracy", "--val", "digits:test"], "precision@1"),
         (["--limit", "-4"], "limit"),
         (["--classes", "7-9"], "classes"),
@@ -184,14 +188,32 @@ def test_a_full_disk_leaves_the_old_output(tmp_path: Path, photos: Path, model: 
 
 
 def test_closed_and_full_stdout(model: Path) -> None:
-    program = f"{sys.executable} -m mltool"
-    script = f"{program} list losses | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) in ((141, ""), (0, ""))
-    script = f"{program} info {model} > /dev/full"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mltool"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*command, "list", "losses"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*command, "info", model], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 6
-    assert "Traceback" not in done.stderr
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_input_is_never_the_output(tmp_path: Path, photos: Path, model: Path, run: Run) -> None:
+    mine = tmp_path / "m.safetensors"
+    shutil.copy(model, mine)
+    words = ("train", photos, *TINY, "--init", mine, "-o", mine)
+    refused(run(*words, status=2), "input and output")
+    assert mine.read_bytes() == model.read_bytes()
+
+
+def test_wrong_config_files(tmp_path: Path, photos: Path, run: Run) -> None:
+    config = tmp_path / "run.toml"
+    for text, word in (("[trian]\nlr = 1\n", "train"), ("train = 3\n", "table"), ("=", "TOML")):
+        config.write_text(text)
+        refused(run("train", photos, "-o", "x", "--config", config, status=2), "run.toml", word)
 
 
 def test_odd_image_sizes_are_embedded(tmp_path: Path, model: Path, run: Run) -> None:
