@@ -2,13 +2,14 @@
 # among 5 to 9, which the network never saw. About a minute on two cores.
 QUICK := $(RUN)/quickstart
 QUICK_MODEL := --arch resnet10t --image-size 32 --resize 32 --dim 64
+QUICK_AUGMENT := --augment affine:degrees=20,scale=0.25,shear=20,shift=0.12
 
 quickstart: $(VENV)/installed
 	mkdir -p $(QUICK)
 	$(MLTOOL) embed pixels digits:test -o $(QUICK)/pixels.h5
 	$(MLTOOL) train digits:train $(QUICK_MODEL) --epochs 0 -o $(QUICK)/untrained.safetensors
 	$(MLTOOL) embed $(QUICK)/untrained.safetensors digits:test -o $(QUICK)/untrained.h5
-	$(MLTOOL) train digits:train $(QUICK_MODEL) --augment affine --epochs 12 -o $(QUICK)/trained.safetensors
+	$(MLTOOL) train digits:train $(QUICK_MODEL) $(QUICK_AUGMENT) --epochs 30 -o $(QUICK)/trained.safetensors
 	$(MLTOOL) embed $(QUICK)/trained.safetensors digits:test -o $(QUICK)/trained.h5
 	for name in pixels untrained trained; do
 	  echo "--- $$name"

@@ -1,5 +1,6 @@
 """From an image list to batches: decoding, caching, augmenting, in any number of processes."""
 
+import functools
 import hashlib
 import os
 import signal
@@ -108,7 +109,7 @@ def load(
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_same,
-            worker_init_fn=_obey_the_parent,
+            worker_init_fn=functools.partial(_obey_the_parent, os.getpid()),
             multiprocessing_context="fork" if workers else None,
             timeout=stall_timeout if workers else 0,
         )
@@ -155,17 +156,19 @@ def _signals_left_to_the_parent() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obey_the_parent(worker: int) -> None:
-    """Let this process end when its parent, and nobody else, sends SIGTERM."""
-    if hasattr(signal, "sigwaitinfo"):
-        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+def _obey_the_parent(parent: int, worker: int) -> None:
+    """Let this process end when its parent, and nobody else, sends SIGTERM or is gone."""
+    if hasattr(signal, "sigtimedwait"):
+        threading.Thread(target=_wait_for_the_end, args=[parent], daemon=True).start()
     else:  # macOS cannot tell who sent it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def _wait_for_the_end() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _wait_for_the_end(parent: int) -> None:
+    while os.getppid() == parent:  # torch asks too, but misses a death before its first look
+        sent = signal.sigtimedwait({signal.SIGTERM}, 5.0)
+        if sent is not None and sent.si_pid == parent:
+            break
     os._exit(0)
 
 

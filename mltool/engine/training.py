@@ -116,19 +116,7 @@ def _identity(plan: Plan, runtime: Runtime) -> Identity:
 
 def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
     """Run the loop from where the state on disk is; returns the weights to keep."""
-    model = plan.model.to(runtime.device).to(memory_format=torch.channels_last)
-    objective = plan.objective.to(runtime.device)
-    if distributed.world() > 1 and not plan.loop.freeze_bn:
-        _synchronise_statistics(model, runtime.device)
-    run = Run(
-        model=model,
-        objective=objective,
-        optimizer=optim.create(model, objective, plan.rates, pretrained=plan.pretrained),
-        scaler=torch.amp.GradScaler(runtime.device.type, enabled=plan.loop.precision == "fp16"),
-        ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
-        counters=Counters(),
-        device=runtime.device,
-    )
+    run = _start(plan, runtime.device)
     keeper = _Keeper(plan, runtime, run, identity)
     if runtime.resume and Path(partial.path_of(runtime.output)).is_file():
         keeper.best = partial.restore(
@@ -161,6 +149,23 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
             log=log,
         )
     return keeper.final()
+
+
+def _start(plan: Plan, device: torch.device) -> Run:
+    """The parts of a run that has not taken a step."""
+    model = plan.model.to(device).to(memory_format=torch.channels_last)
+    objective = plan.objective.to(device)
+    if distributed.world() > 1 and not plan.loop.freeze_bn:
+        _synchronise_statistics(model, device)
+    return Run(
+        model=model,
+        objective=objective,
+        optimizer=optim.create(model, objective, plan.rates, pretrained=plan.pretrained),
+        scaler=torch.amp.GradScaler(device.type, enabled=plan.loop.precision == "fp16"),
+        ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
+        counters=Counters(),
+        device=device,
+    )
 
 
 def _stream(plan: Plan, runtime: Runtime, epoch: int, step: int) -> Generator[Mapping[str, Batch]]:

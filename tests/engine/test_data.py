@@ -236,6 +236,17 @@ def test_loaders_leave_signals_to_the_parent() -> None:
     assert sum(len(batch.rows) for batch in stream) == 199
 
 
+def test_a_loader_whose_parent_is_gone_ends() -> None:
+    """Even when it died before torch's own look-out began."""
+
+    def orphan() -> None:
+        data._obey_the_parent(2**22 + 1, 0)  # no process has this number
+        time.sleep(30)
+        raise AssertionError
+
+    assert tiny_runs.Child(orphan).wait() == (0, "")
+
+
 def signal_from_elsewhere(pid: int, number: int) -> None:
     """As a scheduler does it: the sender is not the parent."""
     os.waitpid(os.posix_spawn("/bin/kill", ["kill", f"-{int(number)}", str(pid)], os.environ), 0)
