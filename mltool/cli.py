@@ -186,6 +186,9 @@ def _command(function: Callable) -> Callable:
         except OSError as error:
             raise _exit(_translated(error)) from None
         except RuntimeError as error:
+            if "deterministic" in str(error):
+                line = str(error).splitlines()[0]
+                raise _exit(UsageError(f"{line} Leave out --deterministic.")) from None
             if not any(text in str(error) for text in ("out of memory", "allocate memory")):
                 raise
             line = str(error).splitlines()[0]

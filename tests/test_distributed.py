@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mltool import distributed
-from mltool.errors import NumericError, UsageError
+from mltool.errors import UsageError
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
@@ -97,7 +97,8 @@ def test_the_backward_of_gather_leaves_the_gradient_to_others() -> None:
     def work() -> None:
         other = torch.zeros(4, 3, requires_grad=True)
         rows = torch.ones(2, 3, requires_grad=True)
-        ((distributed.gather(rows) + other) * 2).sum().backward()
+        earlier = other * 1.0  # made before the gathering: its turn in the backward comes after
+        ((distributed.gather(rows) + earlier) * 2).sum().backward()
         assert torch.equal(other.grad, torch.full((4, 3), 2.0))  # and not summed over the ranks
         assert torch.equal(rows.grad, torch.full((2, 3), 4.0))
 
@@ -257,20 +258,22 @@ def test_a_signal_to_one_rank_stops_both_at_one_step(tmp_path: Path, rank: int, 
     assert broken.read_bytes() == whole.read_bytes()
 
 
-def test_a_collapse_on_one_rank_stops_both(tmp_path: Path) -> None:
-    class Flat(nn.Module):
+@pytest.mark.parametrize("flat", [{0, 1}, {1}])
+def test_ranks_agree_on_a_collapse(tmp_path: Path, flat: set[int]) -> None:
+    """All stop, or none: a rank of its own would leave the others waiting."""
+
+    class Idle(nn.Module):
         def forward(self, streams, embed):
-            vectors = embed(streams["main"].images)
-            return {"pull": -distributed.gather(vectors).sum() * 0}
+            return {"idle": distributed.gather(embed(streams["main"].images)).sum() * 0}
 
     def work() -> None:
-        given = dataclasses.replace(plan(epochs=20), objective=Flat())
+        given = dataclasses.replace(plan(epochs=11, size=8), objective=Idle())
         with torch.no_grad():
-            given.model.after.weight.zero_()
-        with pytest.raises(NumericError, match="all embeddings are the same"):
-            train(given, runtime(tmp_path / "m.safetensors", log=None))
+            given.model.after.weight.mul_(0.0 if distributed.rank() in flat else 100.0)
+        train(given, runtime(tmp_path / "m.safetensors", log=None))
 
-    together(work)
+    ends = [child.wait() for child in start(work)]
+    assert {status for status, _ in ends} == ({4} if len(flat) == 2 else {0}), ends
 
 
 def test_an_output_that_is_finished_is_no_work_for_anybody(tmp_path: Path) -> None:

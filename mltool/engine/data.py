@@ -94,6 +94,12 @@ class Images(Dataset):
         return self.augmentation(self.prepared(row), generator)
 
 
+def in_order(rows: range, batch_size: int) -> Iterator[Rows]:
+    """Consecutive rows in batches, each image drawn for the first time."""
+    for start in range(rows.start, rows.stop, batch_size):
+        yield [(row, 0) for row in range(start, min(start + batch_size, rows.stop))]
+
+
 def load(
     dataset: Images, batches: Iterable[Rows], *, workers: int, stall_timeout: float = 600.0
 ) -> Iterator[Batch]:

@@ -70,5 +70,5 @@ def set_threads(count: int | None) -> int:
 def make_deterministic() -> None:
     """Ask CUDA for the same bytes every time, at some cost in speed."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -16,7 +16,7 @@ from mltool.engine.extract import blocks
 from mltool.engine.signals import watch
 from mltool.errors import Interrupted, SkippedInputs, UsageError
 from mltool.files import atomic, canonical, history
-from mltool.files.embeddings_writer import EmbeddingsWriter, discard
+from mltool.files.embeddings_writer import PARTIAL, EmbeddingsWriter, discard
 from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
@@ -128,9 +128,11 @@ def _write(
     model = model.to(device).to(memory_format=torch.channels_last)
     spec = source.model.spec
     steps = _history(request, manifest, source, precision)
-    if request.resume and _is_finished(request.output, steps):
+    logger.debug("settings: %s", steps[-1]["settings"])
+    if request.resume and _made_by(request.output, steps):
         logger.info("%s is finished already", request.output)
-        discard(request.output)
+        if _made_by(request.output + PARTIAL, steps):
+            discard(request.output)  # killed between the last two steps of finishing
         return 0
     images = Images(
         manifest,
@@ -184,10 +186,10 @@ def _write(
     return skipped
 
 
-def _is_finished(output: str, steps: history.History) -> bool:
-    if not Path(output).is_file():
+def _made_by(path: str, steps: history.History) -> bool:
+    if not Path(path).is_file():
         return False
-    found = history.of_file(output)
+    found = history.of_file(path)
     return bool(found) and canonical.digest(found[-1]) == canonical.digest(steps[-1])
 
 

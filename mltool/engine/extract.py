@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine.data import Images, load, reporting_dead_loaders
+from mltool.engine.data import Images, in_order, load, reporting_dead_loaders
 
 # Batches below this many images may round differently from larger ones, so that a shard's last
 # rows would differ from the whole's; they are filled up with copies.
@@ -42,10 +42,9 @@ def blocks(
     """
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     model.eval()
-    starts = range(rows.start, rows.stop, batch_size)
-    batches = [[(row, 0) for row in range(s, min(s + batch_size, rows.stop))] for s in starts]
+    loaded = load(images, in_order(rows, batch_size), workers=workers)
     with reporting_dead_loaders():
-        for items, batch in zip(batches, load(images, batches, workers=workers), strict=True):
+        for items, batch in zip(in_order(rows, batch_size), loaded, strict=True):
             kept = np.isin([row for row, _ in items], batch.rows.numpy())
             with (
                 torch.inference_mode(),

@@ -7,7 +7,6 @@ same batches.
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,26 +18,6 @@ Batch = list[tuple[int, int]]
 @functools.lru_cache(maxsize=1024)
 def _shuffled(count: int, *key: int) -> np.ndarray:
     return np.random.default_rng(list(key)).permutation(count)
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Every image once per epoch in random order, an incomplete last batch dropped."""
-
-    images: int
-    batch_size: int
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Batches per epoch."""
-        return self.images // self.batch_size
-
-    def batch(self, epoch: int, step: int) -> Batch:
-        """The batch of one step."""
-        order = _shuffled(self.images, self.seed, epoch)
-        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-        return [(int(row), epoch) for row in rows]
 
 
 class ClassBalanced:
@@ -134,10 +113,10 @@ def sizes(
     k = images_per_class
     if classes_per_batch is not None:
         p = classes_per_batch
-        k = k or max(1, batch_size // max(1, p))
+        k = max(1, batch_size // max(1, p)) if k is None else k
     else:
         p = max(min(2, classes), min(classes, batch_size // max(1, k or 4)))
-        k = k or max(1, batch_size // max(1, p))
+        k = max(1, batch_size // p) if k is None else k
         while p > 2 and p * k % processes:
             p -= 1
     if p * k % processes:

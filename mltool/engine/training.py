@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
 from mltool.engine import loop, optim, partial
-from mltool.engine.data import Batch, Images, load, reporting_dead_loaders
+from mltool.engine.data import Batch, Images, in_order, load, reporting_dead_loaders
 from mltool.engine.ema import Ema
 from mltool.engine.extract import matrix
 from mltool.engine.log import Log
@@ -80,6 +80,7 @@ def train(plan: Plan, runtime: Runtime) -> None:
     another run) and ResourceError.
     """
     identity = _identity(plan, runtime)
+    logger.debug("settings: %s; %s", identity.record["settings"], identity.setting)
     if runtime.resume and partial.is_finished(runtime.output, identity):
         logger.info("%s is finished already", runtime.output)
         if distributed.rank() == 0:
@@ -262,8 +263,7 @@ def _synchronise_statistics(model: nn.Module, device: torch.device) -> None:
 
 def usable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
     """Rows whose images can be read, and the reasons for the others."""
-    rows = range(len(images.manifest))
-    batches = [[(r, 0) for r in rows[s : s + batch_size]] for s in range(0, len(rows), batch_size)]
+    batches = in_order(range(len(images.manifest)), batch_size)
     good: list[Tensor] = []
     reasons: list[str] = []
     for batch in load(images, batches, workers=workers):

@@ -129,13 +129,15 @@ def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None
 
     Raises InputError when less than half of the model is found.
     """
+    backbone = getattr(model, "backbone", model)
+    state = at_size(backbone, state, prefix="backbone.")
     own = model.state_dict()
     fits = {key: value for key, value in state.items() if _shape(own, key) == tuple(value.shape)}
     report = Loaded.of(own, state, fits)
     if len(fits) < MOSTLY * len(own):
         raise InputError(f"{path}: does not fit the model: {report}")
     model.load_state_dict(fits, strict=False)
-    logger.info("%s: %s", path, report)
+    logger.log(logging.WARNING if report.missing else logging.INFO, "%s: %s", path, report)
 
 
 def to_arrays(state: dict[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mltool.engine.samplers import ClassBalanced, Epochs, sizes
+from mltool.engine.samplers import ClassBalanced, sizes
 from mltool.errors import InputError, UsageError
 
 
@@ -17,7 +17,7 @@ def labels_of(sizes: list[int]) -> np.ndarray:
     return np.random.default_rng(0).permutation(labels)
 
 
-def all_batches(sampler: ClassBalanced | Epochs, epochs: int) -> list[list[tuple[int, int]]]:
+def all_batches(sampler: ClassBalanced, epochs: int) -> list[list[tuple[int, int]]]:
     return [sampler.batch(e, s) for e in range(epochs) for s in range(sampler.steps)]
 
 
@@ -148,7 +148,7 @@ def test_empty_batches_are_refused(p: int, k: int) -> None:
         (3, 128, None, 8, (3, 8)),
         (100, 128, 7, 9, (7, 9)),
         (1, 8, None, None, (1, 8)),
-        (10, 1, None, None, (1, 1)),
+        (10, 1, None, None, (2, 1)),  # without negatives nothing is learned
         (10, 4, 100, None, (100, 1)),
         (10, 8, 0, None, (0, 8)),  # refused by the sampler, not taken for "not given"
         (10, 8, None, 0, (2, 0)),
@@ -159,13 +159,9 @@ def test_sizes(classes, batch, p, k, expected) -> None:
     assert found == expected
 
 
-def test_epochs_visit_every_image_once() -> None:
-    sampler = Epochs(images=23, batch_size=5, seed=7)
-    assert sampler.steps == 4
-    for epoch in range(3):
-        items = [item for step in range(4) for item in sampler.batch(epoch, step)]
-        assert len({row for row, _ in items}) == 20
-        assert {draw for _, draw in items} == {epoch}
-    assert sampler.batch(0, 0) != sampler.batch(1, 0)
-    assert sampler.batch(2, 3) == Epochs(images=23, batch_size=5, seed=7).batch(2, 3)
-    assert Epochs(images=3, batch_size=5, seed=0).steps == 0
+def test_sizes_divide_among_processes() -> None:
+    p, k = sizes(98, batch_size=512, classes_per_batch=None, images_per_class=None, processes=4)
+    assert p * k % 4 == 0
+    assert p > 90
+    with pytest.raises(UsageError, match="98 x 5"):
+        sizes(98, batch_size=512, classes_per_batch=98, images_per_class=5, processes=4)

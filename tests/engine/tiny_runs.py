@@ -193,9 +193,14 @@ class Child:
         finally:
             os._exit(status)
 
-    def wait(self) -> tuple[int, str]:
-        """Exit status (minus the signal that killed it) and message."""
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def wait(self, *, seconds: float = 60.0) -> tuple[int, str]:
+        """Exit status (minus the signal that killed it) and message; one that hangs is killed."""
+        deadline = time.monotonic() + seconds
+        while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        status = os.waitstatus_to_exitcode(ended[1])
         try:
             message = os.read(self._messages, 100_000).decode()
         except BlockingIOError:
