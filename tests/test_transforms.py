@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from mltool.transforms import center_crop, resize_shorter, to_tensor
+from mltool.transforms import LONGEST_STRIP, center_crop, resize_shorter, to_tensor
 
-SIZES = [(37, 53), (53, 37), (64, 64), (17, 101), (33, 32), (300, 7), (1, 5)]
+SIZES = [(37, 53), (53, 37), (64, 64), (17, 101), (33, 32), (64, 4), (1, 5)]
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -43,6 +43,18 @@ def test_resize_is_that_of_pillow(height: int, width: int, size: int, interpolat
     difference = np.abs(found.permute(1, 2, 0).numpy().astype(int) - pillow.astype(int))
     assert difference.max() <= 2  # both round between the two passes
     assert difference.mean() < 0.1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_strip_the_middle_is_taken(turned: bool) -> None:
+    """Resized to its shorter side whole, it would fill the memory."""
+    strip = to_tensor(picture(3, 1000))
+    middle = strip[:, :, 476:524]
+    if turned:
+        strip, middle = strip.transpose(1, 2), middle.transpose(1, 2)
+    found = resize_shorter(strip, 16)
+    assert sorted(found.shape) == [3, 16, 16 * LONGEST_STRIP]
+    assert torch.equal(found, resize_shorter(middle, 16))
 
 
 def test_resize_leaves_the_right_size_alone() -> None:

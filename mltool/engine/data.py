@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -137,10 +138,12 @@ def reporting_dead_loaders() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader"):  # else a bug in a loader, with its traceback
-            raise
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        torn = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
+        if not torn and not reason.startswith("DataLoader"):
+            raise  # a bug in a loader, with its traceback
+        reason = "a loading process died" if torn else reason
         raise ResourceError(f"loading images stopped: {reason}; try fewer --workers") from None
 
 
@@ -164,6 +167,8 @@ def _signals_left_to_the_parent() -> Iterator[None]:
 
 def _obey_the_parent(parent: int, worker: int) -> None:
     """Let this process end when its parent, and nobody else, sends SIGTERM or is gone."""
+    # errors of loading travel to the parent; a batch that nobody takes any more is none
+    sys.excepthook = lambda kind, error, trace: None
     if hasattr(signal, "sigtimedwait"):
         threading.Thread(target=_wait_for_the_end, args=[parent], daemon=True).start()
     else:  # macOS cannot tell who sent it

@@ -217,6 +217,15 @@ def test_a_stalled_loader_is_a_resource_error(photos: Manifest) -> None:
     assert time.monotonic() - start < 20  # the stalled process is ended, not waited for
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_batch_torn_by_a_death_is_a_resource_error(error: Exception) -> None:
+    with (
+        pytest.raises(ResourceError, match="a loading process died"),
+        data.reporting_dead_loaders(),
+    ):
+        raise error
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bug_in_a_loader_stays_a_bug(photos: Manifest, workers: int) -> None:
     with pytest.raises(RuntimeError, match="a bug in an augmentation"):
@@ -226,9 +235,11 @@ def test_a_bug_in_a_loader_stays_a_bug(photos: Manifest, workers: int) -> None:
 def test_loaders_leave_signals_to_the_parent() -> None:
     manifest = tiny_runs.manifest()
     dataset = tiny_runs.images(manifest, tiny_runs.model())
+    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = listing.read_text().split()
     stream = load(dataset, [[(r % 80, 0)] for r in range(200)], workers=2)
     next(stream)
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    children = set(listing.read_text().split()).difference(before)
     assert len(children) == 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         for child in children:
