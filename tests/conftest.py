@@ -24,7 +24,7 @@ def run() -> Run:
     ) -> subprocess.CompletedProcess:
         done = subprocess.run(
             [sys.executable, "-m", "mltool", *map(str, words)],
-            capture_output=True, text=True, check=False, timeout=120, **options,
+            capture_output=True, text=True, check=False, timeout=300, **options,
         )  # fmt: skip
         assert status is None or done.returncode == status, done.stderr
         return done
