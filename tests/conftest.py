@@ -1,9 +1,10 @@
 """Small data and models for all tests; nothing is downloaded."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from PIL import Image
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes on two cores, and the same bytes always
 
 Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Commands run in this process set up the program's logger: the next test gets it bare."""
+    yield
+    logger = logging.getLogger("mltool")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,21 @@ def train(
     miner: Annotated[
         str | None, typer.Option("--miner", help="See `list miners`.  [default: none]")
     ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory", metavar="N", help="Compare with the last N embeddings too.  [default: none]"
+        ),
+    ] = None,
+    memory_weight: Annotated[
+        float, typer.Option("--memory-weight", help="What the memory's term counts.")
+    ] = 1.0,
+    memory_start: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-start", metavar="STEP", help="Remember from here.  [default: 2nd epoch]"
+        ),
+    ] = None,
     batch_size: BatchSize = 128,
     classes_per_batch: Annotated[
         int | None,

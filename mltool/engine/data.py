@@ -9,8 +9,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -33,13 +34,16 @@ class Batch:
 
     images: Tensor  # [B, 3, H, W] uint8
     labels: Tensor  # [B] int64, -1 unknown
-    rows: Tensor  # [B] int64, into the manifest
+    rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
+    weights: Tensor | None = None  # [B] float32, where the list has a column `weight`
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        images, labels = self.images.to(device, non_blocking=True), self.labels.to(device)
-        return Batch(images, labels, self.rows.to(device), self.failures)
+        weights = self.weights.to(device) if self.weights is not None else None
+        return replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), weights=weights
+        )
 
 
 class Images(Dataset):
@@ -57,6 +61,7 @@ class Images(Dataset):
     ) -> None:
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad = seed, skip_bad
+        self.weights = _weights(manifest)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * 9 // 2
         self.cache = PixelCache(len(manifest), bytes_per_image=size) if cache else None
@@ -76,7 +81,9 @@ class Images(Dataset):
                 failures.append((row, str(error)))
         stacked = torch.stack(chosen) if chosen else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         labels = torch.from_numpy(self.manifest.labels[rows])
-        return Batch(stacked, labels, torch.tensor(rows, dtype=torch.int64), tuple(failures))
+        weights = torch.from_numpy(self.weights[rows]) if self.weights is not None else None
+        numbers = torch.tensor(rows, dtype=torch.int64)
+        return Batch(stacked, labels, numbers, tuple(failures), weights)
 
     def prepared(self, row: int) -> Tensor:
         """The image before augmentation, uint8 [3, H, W] with the shorter side `spec.resize`."""
@@ -93,6 +100,19 @@ class Images(Dataset):
     def _augmented(self, row: int, draw: int) -> Tensor:
         generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], draw))
         return self.augmentation(self.prepared(row), generator)
+
+
+def _weights(manifest: Manifest) -> np.ndarray | None:
+    """The column `weight` [N] float32, an empty cell counting 1. Raises InputError."""
+    column = manifest.columns.get("weight")
+    if column is None:
+        return None
+    weights = np.nan_to_num(column.astype(np.float32), nan=1.0, posinf=-1.0)
+    if bad := np.count_nonzero(weights < 0):
+        raise InputError(
+            f"{bad} images have a weight that is negative or infinite; mend the column `weight`"
+        )
+    return weights
 
 
 def in_order(rows: range, batch_size: int) -> Iterator[Rows]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from mltool import components
-from mltool.engine.objectives.supervised import split_weight
 from mltool.engine.optim import OptimizerName, ScheduleName
+from mltool.engine.terms import split_weight
 from mltool.errors import UsageError
 
 
@@ -22,6 +22,9 @@ class TrainRequest:
     projection: str | None
     loss: list[str]
     miner: str | None
+    memory: int | None
+    memory_weight: float
+    memory_start: int | None
     batch_size: int
     classes_per_batch: int | None
     images_per_class: int | None
@@ -75,5 +78,7 @@ class TrainRequest:
         ):
             if text is not None:
                 components.parse(family, text)
+        if self.memory is None and self.memory_start is not None:
+            raise UsageError("--memory-start needs --memory N: there is nothing to start")
         if self.patience is not None and self.val is None:
             raise UsageError("--patience needs --val: without it nothing says when to stop")

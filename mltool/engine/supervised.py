@@ -8,9 +8,10 @@ import torch
 from mltool import components, distributed
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine import training
+from mltool.engine import terms, training
 from mltool.engine.data import Images, default_workers
 from mltool.engine.loop import LoopSettings
+from mltool.engine.memory import MemorySettings
 from mltool.engine.objectives import supervised as objectives
 from mltool.engine.optim import OptimSettings
 from mltool.engine.request import TrainRequest
@@ -133,10 +134,11 @@ def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: to
     torch.manual_seed(request.seed)
     objective = objectives.Supervised(
         request.loss,
-        miner=request.miner,
+        mining=request.miner,
         classes=len(manifest.label_names),
         dim=model.spec.dim,
         seed=request.seed,
+        memory=_memory(request, sampler),
     )
     precision = devices.precision(request.precision, device, training=True)
     loop = LoopSettings(
@@ -172,6 +174,13 @@ def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: to
         classes=manifest.label_names,
         history=_history(request, model, manifest, validation, sampler, precision),
     )
+
+
+def _memory(request: TrainRequest, sampler: ClassBalanced) -> MemorySettings | None:
+    if request.memory is None:
+        return None
+    start = sampler.steps if request.memory_start is None else request.memory_start
+    return MemorySettings(request.memory, weight=request.memory_weight, start=start)
 
 
 def _validation(request: TrainRequest, model: Embedder, device: torch.device) -> Validation:
@@ -220,7 +229,7 @@ def _history(
         "projection": spec.projection,
         "image_size": spec.crop,
         "resize": spec.resize,
-        "loss": [objectives.resolved(text) for text in request.loss],
+        "loss": [terms.resolved("losses", text) for text in request.loss],
         "miner": components.resolved("miners", request.miner) if request.miner else None,
         "augment": components.resolved("augmentations", request.augment),
         "classes_per_batch": sampler.classes_per_batch,

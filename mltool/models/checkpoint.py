@@ -66,7 +66,8 @@ def write(
     """
     arrays = to_arrays(state if state is not None else model.state_dict())
     if objective is not None:
-        arrays |= to_arrays(objective.state_dict(), OBJECTIVE)
+        # what was learned; counters and memories are of the run and go with it
+        arrays |= to_arrays(dict(objective.named_parameters()), OBJECTIVE)
     meta = {
         "format_version": FORMAT_VERSION,
         "spec": model.spec.to_dict(),

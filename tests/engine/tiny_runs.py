@@ -105,7 +105,7 @@ def plan(
     step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
     return Plan(
         model=embedder,
-        objective=objective or Supervised([loss], miner=None, classes=5, dim=8, seed=0),
+        objective=objective or Supervised([loss], mining=None, classes=5, dim=8, seed=0),
         images=images(of, embedder, seed=seed, cache=cache),
         sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
         loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),

@@ -1,139 +1,96 @@
 """Supervised metric learning: losses on pairs of the batch, of batch and proxies, or on vectors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mltool import components, distributed
-from mltool.components import Value
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed
+from mltool.engine.memory import Memory, MemorySettings
+from mltool.engine.terms import Side, Term, distinct, miner, pairs_of
 from mltool.errors import UsageError
-from mltool.losses import Pairs, of_labels
-from mltool.models.proxies import Proxies
-
-Miner = Callable[[Pairs], Pairs]
+from mltool.losses import Pairs
 
 
 class Supervised(nn.Module):
     """The sum of losses, each times its weight, over the rows of all ranks.
 
-    `losses` are component texts that may carry `weight=`; `miner` chooses among the pairs of every
-    loss whose both sides are the batch; one that draws at random is seeded by (seed, step).
-    Labels are 0..classes-1.
+    `losses` are component texts that may carry `weight=`; `mining` chooses among the pairs of
+    every loss whose both sides are the batch. `memory` adds to each of these losses a term of the
+    batch against remembered embeddings. What is random is seeded by (seed, step), equal on all
+    ranks and the same again after a resume. Labels are 0..classes-1.
     """
 
     steps: Tensor  # how many have been taken
 
     def __init__(
-        self, losses: Sequence[str], *, miner: str | None, classes: int, dim: int, seed: int
+        self,
+        losses: Sequence[str],
+        *,
+        mining: str | None,
+        classes: int,
+        dim: int,
+        seed: int,
+        memory: MemorySettings | None = None,
     ) -> None:
         super().__init__()
         self.seed = seed
         self.generator = torch.Generator()
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         terms = [Term(text, classes=classes, dim=dim) for text in losses]
-        self.names = _distinct([term.name for term in terms])
+        self.names = distinct([term.name for term in terms])
         self.terms = nn.ModuleList(terms)
-        self.miner = _miner(miner, dim=dim, generator=self.generator)
-        if miner and not any(term.minable for term in terms):
-            raise UsageError(f"--miner {miner} has nothing to choose from: no loss has batch pairs")
+        self.miner = miner(mining, dim=dim, generator=self.generator)
+        if mining and not any(term.minable for term in terms):
+            raise UsageError(
+                f"--miner {mining} has nothing to choose from: no loss has batch pairs"
+            )
+        if memory is not None:
+            _check_memory(terms, mining)
+        self.memory = Memory(memory, dim=dim) if memory is not None else None
 
     def forward(self, streams: Mapping[str, Batch], model: Embed) -> dict[str, Tensor]:
         """The weighted terms by name."""
-        batch = streams["main"]
-        if self.miner is not None:
-            # equal on all ranks, and the same again after a resume
-            self.generator.manual_seed(hash((self.seed, int(self.steps))))
-            self.steps += 1
+        self.generator.manual_seed(hash((self.seed, int(self.steps))))
+        batch = self._embedded(streams["main"], model)
+        values: dict[str, Tensor] = {}
+        for name, term in zip(self.names, self.terms, strict=True):
+            assert isinstance(term, Term)
+            values |= self._values(name, term, batch)
+        if self.memory is not None:
+            self.memory.put(batch, step=int(self.steps))
+        self.steps += 1
+        return values
+
+    def _embedded(self, batch: Batch, model: Embed) -> Side:
+        """The batch of all ranks, as long as the losses want the vectors."""
         raw = any(term.on_vectors for term in self.terms)
         vectors = distributed.gather(model(batch.images, raw=True) if raw else model(batch.images))
-        labels = distributed.gather(batch.labels)
-        return {
-            name: term(vectors, labels, self.miner)
-            for name, term in zip(self.names, self.terms, strict=True)
-        }
+        weights = distributed.gather(batch.weights) if batch.weights is not None else None
+        return Side(vectors, distributed.gather(batch.labels), weights)
+
+    def _values(self, name: str, term: Term, batch: Side) -> dict[str, Tensor]:
+        if term.on_vectors:
+            return {name: term.of_vectors(batch)}
+        anchors, candidates = term.standing(batch)
+        values = {name: term(self._mined(term, anchors, candidates), anchors) + term.regularizer()}
+        if self.memory is not None and term.minable and not self.memory.is_empty():
+            remembered = term(self._mined(term, anchors, self.memory.side()), anchors)
+            values[f"{name}/memory"] = self.memory.settings.weight * remembered
+        return values
+
+    def _mined(self, term: Term, anchors: Side, candidates: Side) -> Pairs:
+        pairs = pairs_of(anchors, candidates)
+        return self.miner(pairs) if self.miner is not None and term.minable else pairs
 
 
-class Term(nn.Module):
-    """One loss with its proxies, if it has some, and its weight in the sum."""
-
-    def __init__(self, text: str, *, classes: int, dim: int) -> None:
-        super().__init__()
-        bare, self.weight = split_weight(text)
-        component, values = components.parse("losses", bare)
-        self.name = component.name
-        self.loss = components.load("losses", bare, classes=classes, dim=dim)
-        module = components.module_of("losses", bare)
-        self.on_vectors = getattr(module, "INPUT", "pairs") == "vectors"
-        self.needs_labels = "labels" in getattr(module, "NEEDS", ())
-        self.sides = (getattr(module, "ANCHORS", "batch"), getattr(module, "CANDIDATES", "batch"))
-        self.minable = self.sides == ("batch", "batch") and not self.on_vectors
-        self.proxies: Proxies | None = None
-        if "proxies" in self.sides:
-            setting = getattr(module, "PROXIES_PER_CLASS", None)
-            per_class = _setting(component, values, setting) if setting else 1
-            self.proxies = Proxies(classes, dim, per_class=per_class)
-
-    def forward(self, vectors: Tensor, labels: Tensor, miner: Miner | None) -> Tensor:
-        """The weighted loss of vectors [B, D] of any length with labels [B]."""
-        if self.on_vectors:
-            return self.weight * self.loss(vectors, labels)
-        units = functional.normalize(vectors)
-        sides = {"batch": (units, labels)}
-        if self.proxies is not None:
-            sides["proxies"] = (self.proxies(), self.proxies.labels)
-        (anchors, anchor_labels), (candidates, candidate_labels) = (sides[s] for s in self.sides)
-        itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-        pairs = of_labels(
-            anchors @ candidates.T,
-            anchor_labels,
-            candidate_labels,
-            exclude=itself if anchors is candidates else None,
-        )
-        if miner is not None and self.minable:
-            pairs = miner(pairs)
-        value = self.loss(pairs, anchor_labels) if self.needs_labels else self.loss(pairs)
-        if self.proxies is not None and hasattr(self.loss, "regularizer"):
-            value = value + self.loss.regularizer(self.proxies())
-        return self.weight * value
-
-
-def _miner(text: str | None, *, dim: int, generator: torch.Generator) -> Miner | None:
-    if text is None:
-        return None
-    return components.load("miners", text, dim=dim, generator=generator)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """The names, a repeated one numbered."""
-    return [f"{n}-{i + 1}" if n in names[:i] else n for i, n in enumerate(names)]
-
-
-def split_weight(text: str) -> tuple[str, float]:
-    """`name:a=1,weight=0.5` as (`name:a=1`, 0.5): every term of a sum can be weighted."""
-    name, _, rest = text.partition(":")
-    items = [item for item in rest.split(",") if item]
-    weights = [item for item in items if item.startswith("weight=")]
-    others = ",".join(item for item in items if not item.startswith("weight="))
-    bare = f"{name}:{others}" if others else name
-    try:
-        return bare, float(weights[-1].removeprefix("weight=")) if weights else 1.0
-    except ValueError:
-        raise UsageError(f"{text}: weight takes a number") from None
-
-
-def resolved(text: str) -> str:
-    """The canonical text of a weighted loss, for provenance."""
-    bare, weight = split_weight(text)
-    full = components.resolved("losses", bare)
-    return full if weight == 1.0 else f"{full}{',' if ':' in full else ':'}weight={weight:g}"
-
-
-def _setting(component: components.Component, values: dict[str, Value], name: str) -> int:
-    default = {setting.name: setting.default for setting in component.settings}[name]
-    value = values.get(name, default)
-    assert isinstance(value, int)
-    return value
+def _check_memory(terms: Sequence[Term], mining: str | None) -> None:
+    """Raise UsageError where nothing can be remembered."""
+    if reasons := [reason for term in terms if (reason := term.why_fixed())]:
+        raise UsageError(f"--memory has no place here: {reasons[0]}; use another --loss")
+    if not any(term.minable for term in terms):
+        raise UsageError("--memory has no place here: all candidates are proxies")
+    if mining is not None and getattr(components.module_of("miners", mining), "SQUARE", False):
+        raise UsageError(f"--memory has no place beside --miner {mining}: it needs a whole batch")
