@@ -14,7 +14,7 @@ def make(*words: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("target", ["quickstart", "test", "bench", "omniglot", "caltech101"])
+@pytest.mark.parametrize("target", ["quickstart", "test", "bench", "omniglot", "caltech101", "losses-caltech101", "losses-omniglot"])
 def test_targets_expand(target: str) -> None:
     done = make("--dry-run", target, "DATA=/data", "WEIGHTS=/weights.safetensors")
     assert done.returncode == 0, done.stderr

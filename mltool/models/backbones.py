@@ -93,6 +93,11 @@ def statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
 
 
+def interpolation(text: str) -> str:
+    """How images were resized for the backbone's weights: bicubic or bilinear."""
+    return "bicubic" if _config(text).get("interpolation") == "bicubic" else "bilinear"
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What a load of weights did, tensor by tensor."""

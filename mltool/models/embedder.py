@@ -86,6 +86,8 @@ def build(
         crop=crop,
         mean=mean,
         std=std,
+        # how timm resized for its weights; a network from scratch takes the faster way
+        interpolation="bilinear" if weights is None else backbones.interpolation(arch),
     )
     model = Embedder(spec, backbone)
     if weights is not None:

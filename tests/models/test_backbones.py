@@ -98,6 +98,9 @@ def test_sizes_and_statistics_are_the_networks_own() -> None:
     assert backbones.default_size("swin_tiny_patch4_window7_224") == 224
     assert backbones.statistics("test_vit") == ((0.5,) * 3, (0.5,) * 3)
     assert backbones.statistics("resnet50")[0] == (0.485, 0.456, 0.406)
+    for name in ("resnet50", "mobilenetv2_100", "test_vit", "pixels"):
+        theirs = timm.get_pretrained_cfg(name).interpolation if name != "pixels" else "bilinear"
+        assert backbones.interpolation(name) == theirs
     with pytest.raises(UsageError, match="no backbone"):
         backbones.default_size("resnat50")
 

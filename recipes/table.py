@@ -1,0 +1,65 @@
+"""Show a table of results: the mean over seeds of every row, best first.
+
+python table.py results/losses_caltech101.jsonl
+python table.py results/losses_caltech101.jsonl --best 5     the names of the best rows, seed 0
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+Lines = list[dict[str, float | str]]
+
+
+def by_row(lines: Lines) -> dict[str, Lines]:
+    """The lines of each row, in order of appearance."""
+    rows: dict[str, Lines] = defaultdict(list)
+    for line in lines:
+        rows[str(line["run"])].append(line)
+    return rows
+
+
+def shown(values: list[float]) -> str:
+    """`54.5 +- 0.2` in percent; a single value without a spread."""
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    return f"{mean} +- {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def print_table(lines: Lines, metrics: list[str]) -> None:
+    """One line a row, by the mean of the last metric."""
+    rows = by_row(lines)
+    means = {
+        name: statistics.fmean(float(line[metrics[-1]]) for line in found)
+        for name, found in rows.items()
+    }
+    width = max(map(len, rows), default=3)
+    print(f"{'row':{width}}  {'seeds':>5}" + "".join(f"  {metric:>12}" for metric in metrics))
+    for name in sorted(rows, key=lambda name: -means[name]):
+        cells = [shown([float(line[metric]) for line in rows[name]]) for metric in metrics]
+        print(f"{name:{width}}  {len(rows[name]):>5}" + "".join(f"  {cell:>12}" for cell in cells))
+
+
+def best(lines: Lines, metric: str, count: int) -> list[str]:
+    """The rows with the highest metric at seed 0, so that further seeds do not change the choice"""
+    first = {str(line["run"]): float(line[metric]) for line in lines if line.get("seed") == 0}
+    return sorted(first, key=lambda name: -first[name])[:count]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--best", type=int)
+    parser.add_argument("--metrics", default="precision@1,map@r")
+    given = parser.parse_args()
+    lines = [json.loads(line) for line in given.table.read_text().splitlines()]
+    metrics = given.metrics.split(",")
+    if given.best is None:
+        print_table(lines, metrics)
+    else:
+        print("\n".join(best(lines, metrics[-1], given.best)))
+
+
+if __name__ == "__main__":
+    main()
