@@ -194,12 +194,15 @@ RUNS = [
     {"loss": "multi-similarity"},
     {"loss": "proxy-anchor", "clip": 5.0},
     {"loss": "contrastive", "ema": 0.9, "validate": True},
+    {"loss": "margin:learn=class", "miner": "distance-weighted", "memory": 40},
+    {"loss": "soft-triple:centers=3", "lr": 5e-4},
+    {"loss": "arcface", "lr": 1e-3},
 ]
 
 
 @pytest.mark.parametrize("settings", RUNS, ids=lambda s: s["loss"])
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path, settings: dict) -> None:
-    settings = settings | {"optimizer": "sgd", "lr": 0.005, "freeze_bn": True, "epochs": 2}
+    settings = {"optimizer": "sgd", "lr": 0.005, "freeze_bn": True, "epochs": 2} | settings
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     run(one, **settings)
     together(lambda: train(plan(**settings), runtime(two)))

@@ -54,6 +54,7 @@ VARIANTS = [
     {"optimizer": "rmsprop", "freeze_bn": True},
     {"optimizer": "adam", "dropout": 0.3},
     {"precision": "bf16", "size": 32, "epochs": 2},
+    {"loss": "contrastive", "miner": "random", "memory": 40},
 ]
 
 

@@ -22,6 +22,7 @@ from mltool import components
 from mltool.engine import partial
 from mltool.engine.data import Images
 from mltool.engine.loop import LoopSettings
+from mltool.engine.memory import MemorySettings
 from mltool.engine.objectives.supervised import Supervised
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
@@ -87,6 +88,8 @@ def plan(
     dropout: float = 0.0,
     size: int = SIZE,
     loss: str = "multi-similarity",
+    miner: str | None = None,
+    memory: int | None = None,
     objective: nn.Module | None = None,
 ) -> Plan:
     """A plan with five steps an epoch; the settings are its record, as the command's would be."""
@@ -105,7 +108,7 @@ def plan(
     step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
     return Plan(
         model=embedder,
-        objective=objective or Supervised([loss], mining=None, classes=5, dim=8, seed=0),
+        objective=objective or _objective(loss, miner, memory),
         images=images(of, embedder, seed=seed, cache=cache),
         sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
         loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),
@@ -116,6 +119,11 @@ def plan(
         classes=of.label_names,
         history=(step,),
     )
+
+
+def _objective(loss: str, miner: str | None, memory: int | None) -> Supervised:
+    remembered = MemorySettings(memory, weight=0.5, start=2) if memory else None
+    return Supervised([loss], mining=miner, classes=5, dim=8, seed=0, memory=remembered)
 
 
 def runtime(output: Path, **changes: object) -> Runtime:
