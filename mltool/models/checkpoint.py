@@ -65,13 +65,15 @@ def write(
     Returns the digest.
     """
     arrays = to_arrays(state if state is not None else model.state_dict())
+    cost = {"parameters": parameters(model), "multiply_adds": multiply_adds(model)}
     if objective is not None:
         # what was learned; counters and memories are of the run and go with it
         arrays |= to_arrays(dict(objective.named_parameters()), OBJECTIVE)
+        cost["objective_parameters"] = parameters(objective)
     meta = {
         "format_version": FORMAT_VERSION,
         "spec": model.spec.to_dict(),
-        "cost": {"parameters": parameters(model), "multiply_adds": multiply_adds(model)},
+        "cost": cost,
         "classes": list(classes),
         "history": list(history),
     }
