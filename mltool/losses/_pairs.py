@@ -38,13 +38,14 @@ def of_labels(
         exclude: [A, B] bool, True where a candidate is the anchor itself (or padding). A batch
             against itself passes the diagonal.
     """
-    same = anchor_labels[:, None] == candidate_labels[None, :]
     exists = (anchor_labels >= 0)[:, None] & (candidate_labels >= 0)[None, :]
     if exclude is not None:
-        exists = exists & ~exclude
+        exists &= ~exclude
+    same = (anchor_labels[:, None] == candidate_labels[None, :]).logical_and_(exists)
     if sim.dtype in (torch.float16, torch.bfloat16):
         sim = sim.float()
-    return Pairs(sim, (same & exists).to(sim.dtype), (~same & exists).to(sim.dtype))
+    pos = same.to(sim.dtype)
+    return Pairs(sim, pos, exists.to(sim.dtype).sub_(pos))
 
 
 def distance(sim: Tensor) -> Tensor:
@@ -72,15 +73,9 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
-        floor = torch.finfo(x.dtype).min / 2
-        share = x.masked_fill(weight <= 0, floor)
-        top = share.amax(dim=1, keepdim=True)
-        # exp is many times slower where it underflows; below -87 nothing adds to a float32
-        share.sub_(top).clamp_(min=-87).exp_().mul_(weight)
-        total = share.sum(dim=1, keepdim=True)
-        exists = total > 0
-        ctx.save_for_backward(share.div_(torch.where(exists, total, 1)))
-        return torch.where(exists, top + total.log(), floor).squeeze(1)
+        value, share = _value_and_share(x, weight)
+        ctx.save_for_backward(share)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -89,19 +84,57 @@ class _LogSumExp(torch.autograd.Function):
         return gradient[:, None] * share, None
 
 
+def log_odds(x: Tensor, pairs: Pairs) -> Tensor:
+    """`log_sum_exp(x, neg) - log_sum_exp(x, pos)` per row, [A, B] -> [A]."""
+    return _LogOdds.apply(x, pairs.pos, pairs.neg)
+
+
+class _LogOdds(torch.autograd.Function):
+    """`log_odds`, keeping one matrix for both sums."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        pulled, share_of_pos = _value_and_share(x, pos)
+        pushed, share = _value_and_share(x, neg)
+        ctx.save_for_backward(share.sub_(share_of_pos))
+        return pushed - pulled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (share,) = ctx.saved_tensors
+        return gradient[:, None] * share, None, None
+
+
+def _value_and_share(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp [A] and its gradient [A, B]: the part that each entry has in the sum."""
+    floor = torch.finfo(x.dtype).min / 2
+    share = x.masked_fill(weight <= 0, floor)
+    top = share.amax(dim=1, keepdim=True)
+    # exp is many times slower where it underflows; below -87 nothing adds to a float32
+    share.sub_(top).clamp_(min=-87).exp_().mul_(weight)
+    total = share.sum(dim=1, keepdim=True)
+    exists = total > 0
+    value = torch.where(exists, top + total.log(), floor).squeeze(1)
+    return value, share.div_(torch.where(exists, total, 1))
+
+
 def log_one_plus_sum_exp(x: Tensor, weight: Tensor) -> Tensor:
     """`log(1 + sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A]; 0 for a row without weights."""
     return F.softplus(log_sum_exp(x, weight))
 
 
-def softmax_loss(pull: Tensor, push: Tensor, pairs: Pairs) -> Tensor:
-    """`-log(P / (P + N))` per row, P = sum pos exp(pull), N = sum neg exp(push); [A].
+def softmax_loss(logits: Tensor, pairs: Pairs, *, margin: float = 0.0) -> Tensor:
+    """`-log(P / (P + N))` per row, [A].
+
+    P = sum pos exp(logits - margin), N = sum neg exp(logits)
 
     Args:
-        pull: [A, B] logits of the pairs as positives.
-        push: [A, B] logits of the pairs as negatives; the same tensor where no margin is taken.
+        logits: [A, B].
+        pairs: [A, B], of which the weights count.
+        margin: taken from the logits of the positives.
     """
-    odds = log_sum_exp(push, pairs.neg) - log_sum_exp(pull, pairs.pos)
+    odds = log_odds(logits, pairs) + margin
     return torch.where(has_any(pairs.pos), F.softplus(odds), 0)
 
 

@@ -3,9 +3,10 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.losses._pairs import Pairs, root, softmax_loss
+from mltool.losses._pairs import Pairs, has_any, log_sum_exp, root
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
@@ -31,4 +32,6 @@ def arcface(pairs: Pairs, *, margin: float = 0.5, scale: float = 64.0) -> Tensor
     monotone = cos - margin * math.sin(margin)
     target = torch.where(cos > -math.cos(margin), shifted, monotone)
     logits = scale * pairs.sim
-    return softmax_loss(logits.index_put(own, scale * target), logits, pairs).mean()
+    own_logits = log_sum_exp(logits.index_put(own, scale * target), pairs.pos)
+    odds = log_sum_exp(logits, pairs.neg) - own_logits
+    return torch.where(has_any(pairs.pos), F.softplus(odds), 0).mean()

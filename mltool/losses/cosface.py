@@ -20,5 +20,4 @@ def cosface(pairs: Pairs, *, margin: float = 0.35, scale: float = 64.0) -> Tenso
 
     PML's CosFaceLoss has the same defaults.
     """
-    logits = scale * pairs.sim
-    return softmax_loss(logits - scale * margin, logits, pairs).mean()
+    return softmax_loss(scale * pairs.sim, pairs, margin=scale * margin).mean()

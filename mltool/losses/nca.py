@@ -21,4 +21,4 @@ def nca(pairs: Pairs, *, scale: float = 1.0) -> Tensor:
     without positives out of the mean; here they add 0.
     """
     logits = 2 * scale * pairs.sim
-    return softmax_loss(logits, logits, pairs).mean()
+    return softmax_loss(logits, pairs).mean()

@@ -20,4 +20,4 @@ def normalized_softmax(pairs: Pairs, *, temperature: float = 0.05) -> Tensor:
     PML's NormalizedSoftmaxLoss has the same default.
     """
     logits = pairs.sim / temperature
-    return softmax_loss(logits, logits, pairs).mean()
+    return softmax_loss(logits, pairs).mean()

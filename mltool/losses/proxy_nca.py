@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mltool.losses._pairs import Pairs, has_any, log_sum_exp
+from mltool.losses._pairs import Pairs, has_any, log_odds
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
@@ -21,6 +21,5 @@ def proxy_nca(pairs: Pairs, *, scale: float = 1.0) -> Tensor:
     The value can be negative. PML's ProxyNCALoss has the positive in the denominator as well: that
     is `proxy-nca-pp`.
     """
-    logits = 2 * scale * pairs.sim
-    gap = log_sum_exp(logits, pairs.neg) - log_sum_exp(logits, pairs.pos)
-    return torch.where(has_any(pairs.pos) & has_any(pairs.neg), gap, 0).mean()
+    odds = log_odds(2 * scale * pairs.sim, pairs)
+    return torch.where(has_any(pairs.pos) & has_any(pairs.neg), odds, 0).mean()

@@ -20,4 +20,4 @@ def proxy_nca_pp(pairs: Pairs, *, scale: float = 9.0) -> Tensor:
     Equal to cross-entropy over 18 s. PML's ProxyNCALoss is the same with scale 1.
     """
     logits = 2 * scale * pairs.sim
-    return softmax_loss(logits, logits, pairs).mean()
+    return softmax_loss(logits, pairs).mean()

@@ -53,8 +53,8 @@ class SoftTriple(nn.Module):
         sim = pairs.sim.reshape(by_class)
         sim = ((sim / self.temperature).softmax(dim=2) * sim).sum(dim=2)  # [B, C]
         pos, neg = (weight.reshape(by_class)[:, :, 0] for weight in pairs[1:])
-        logits = self.scale * sim
-        return softmax_loss(logits - self.scale * self.margin, logits, Pairs(sim, pos, neg)).mean()
+        classes = Pairs(sim, pos, neg)
+        return softmax_loss(self.scale * sim, classes, margin=self.scale * self.margin).mean()
 
     def regularizer(self, proxies: Tensor) -> Tensor:
         """tau x mean over classes and pairs of centres of their distance, halved as in the paper.

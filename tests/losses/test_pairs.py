@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mltool.losses import Pairs, distance, of_labels
-from mltool.losses._pairs import log_one_plus_sum_exp, log_sum_exp, row_mean, softmax_loss
+from mltool.losses._pairs import log_odds, log_one_plus_sum_exp, log_sum_exp, row_mean, softmax_loss
 
 SIM = torch.tensor([[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]], dtype=torch.float64)
 
@@ -82,10 +82,26 @@ def test_softmax_loss_is_cross_entropy() -> None:
     labels = torch.arange(7) % 5
     pairs = of_labels(logits, labels, torch.arange(5))
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    torch.testing.assert_close(softmax_loss(logits, logits, pairs), expected)
+    torch.testing.assert_close(softmax_loss(logits, pairs), expected)
 
 
 def test_pairs_is_a_plain_tuple() -> None:
     sim, pos, neg = Pairs(SIM, SIM > 0, SIM < 0)
     assert sim is SIM
     assert not (pos & neg).any()
+
+
+def test_log_odds_is_the_difference_of_two_sums() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (20 * torch.randn(5, 7, generator=generator, dtype=torch.float64)).requires_grad_()
+    pos = torch.rand(5, 7, generator=generator, dtype=torch.float64).round(decimals=1)
+    neg = 1 - pos  # overlapping, as of mixed examples
+    pos[3], neg[4] = 0, 0
+    pairs = Pairs(x, pos, neg)
+    expected = log_sum_exp(x, neg) - log_sum_exp(x, pos)
+    torch.testing.assert_close(log_odds(x, pairs), expected)
+    (wanted,) = torch.autograd.grad(expected[:3].sum(), x)
+    (found,) = torch.autograd.grad(log_odds(x, pairs)[:3].sum(), x)
+    torch.testing.assert_close(found, wanted)
+    odd = torch.where((pos > 0).any(dim=1) & (neg > 0).any(dim=1), log_odds(x, pairs), 0)
+    assert torch.autograd.grad(odd.sum(), x)[0].isfinite().all()
