@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-# USR1 and USR2 are what Slurm and submitit send ahead of a preemption or a time limit.
-WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# USR1 and USR2 are what Slurm and submitit send ahead of a preemption or a time limit, HUP comes
+# when a terminal closes.
+WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # A launcher and the system may both pass on one request: signals this close are one.
 TOGETHER_SECONDS = 1.0
@@ -24,7 +25,7 @@ class Stop:
 
 @contextmanager
 def watch() -> Iterator[Stop]:
-    """Handle the signals in WATCHED while the block runs."""
+    """Handle the signals in WATCHED, but for ignored ones (nohup), while the block runs."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -33,7 +34,8 @@ def watch() -> Iterator[Stop]:
         elif time.monotonic() - stop.since > TOGETHER_SECONDS:
             raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, handle) for number in WATCHED}
+    heard = [number for number in WATCHED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

@@ -4,10 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from mltool.engine.signals import WATCHED, watch
+
+
+@pytest.fixture(autouse=True)
+def no_nohup() -> Iterator[None]:
+    """Tests started by nohup ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", WATCHED, ids=lambda n: n.name)
@@ -19,6 +28,14 @@ def test_the_first_signal_only_raises_a_flag(number: signal.Signals) -> None:
         assert stop.requested
         os.kill(os.getpid(), number)  # at once: the same request, passed on by a launcher too
     assert signal.getsignal(number) == before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with watch() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_handlers_are_put_back_after_an_error() -> None:
