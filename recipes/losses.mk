@@ -14,9 +14,14 @@ LOSS_ROWS ?= arcface binomial-deviance circle contrastive contrastive:form=squar
   soft-triple supcon triplet triplet/distance-weighted triplet:mining=semi-hard
 TABLE := $(BIN)/python $(CURDIR)/table.py
 
-# $(1) table, $(2) training data and network, $(3) test data: train, embed and evaluate every row
+# $(1) table, $(2) training data and network, $(3) test data, $(4) baseline and $(5) its words for
+# embed: train, embed and evaluate every row
 define LOSS_LOOP
 mkdir -p $(RUN)/losses
+if ! $(RECORD) --done $(1) run=$(4); then
+  $(MLTOOL) embed $(5) -q -o $(RUN)/losses/$(notdir $(1)).h5
+  $(MLTOOL) evaluate $(RUN)/losses/$(notdir $(1)).h5 --json -q | $(RECORD) $(1) run=$(4)
+fi
 run() {
   $(RECORD) --done $(1) "run=$$1" seed=$$2 && return
   local loss=$${1%/*} miner=() start=$$(date +%s)
@@ -39,10 +44,12 @@ losses-caltech101: $(VENV)/installed
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call LOSS_LOOP,$(CURDIR)/results/losses_caltech101.jsonl,$(DATA) --classes 0-49 \
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 \
-	  --projection none --pooling avg --freeze-bn --epochs 3,$(DATA) --classes 50-99)
+	  --projection none --pooling avg --freeze-bn --epochs 3,$(DATA) --classes 50-99,frozen,mobilenetv2_100 $(DATA) \
+	  --classes 50-99 --weights $(WEIGHTS) --image-size 64 --resize 73)
 
 losses-omniglot: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/omniglot is needed" >&2; exit 2; }
 	$(call LOSS_LOOP,$(CURDIR)/results/losses_omniglot.jsonl,omniglot:$(DATA):background \
 	  --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine \
-	  --epochs 2,omniglot:$(DATA):evaluation)
+	  --epochs 2,omniglot:$(DATA):evaluation,pixels,pixels omniglot:$(DATA):evaluation \
+	  --image-size 32 --resize 32)
