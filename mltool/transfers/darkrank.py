@@ -1,0 +1,45 @@
+"""Chen, Wang, Zhang, DarkRank: Accelerating Deep Metric Learning ..., AAAI 2018."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mltool.transfers._vectors import distances, sides
+
+INPUT = "unit"
+NEEDS: set[str] = set()
+
+
+def darkrank(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    alpha: float = 3.0,
+    beta: float = 3.0,
+    length: int | None = 4,
+) -> Tensor:
+    """Likelihood, by the student's distances, of the order in which the teacher ranks neighbours.
+
+    mean_a -sum_x ( S_ax - log sum_(y in V(a, x)) e^(S_ay) ), S_ax = -alpha d_ax^beta
+
+    Args:
+        student: [n, D_s]; d are the distances of its vectors at unit length.
+        teacher: [n, D_t]; V(a, x) are the ranked items that it sees no nearer to a than x.
+        alpha: steepness of the scores.
+        beta: power of the distances.
+        length: how many of the teacher's nearest neighbours of a are ranked (the "hard" form);
+            none ranks all. The anchor itself is never among them.
+
+    With alpha = 0.5, beta = 2 the scores are cosines but for a constant that cancels, and with
+    length = none the loss is that of the asymmetric metric learning paper's overview.
+    """
+    student, teacher = sides(student, teacher)
+    n = len(student)
+    count = n - 1 if length is None else min(length, n - 1)
+    # the anchor goes last; its duplicates stay among the nearest
+    ranked, items = distances(F.normalize(teacher)).fill_diagonal_(torch.inf).sort(stable=True)
+    ranked, items = ranked[:, :count].contiguous(), items[:, :count]
+    scores = -alpha * distances(F.normalize(student)).gather(1, items).pow(beta)
+    no_nearer = scores.flip(1).logcumsumexp(dim=1).flip(1)
+    first_equal = torch.searchsorted(ranked, ranked)  # items at the same distance share their V
+    return (no_nearer.gather(1, first_equal) - scores).sum(dim=1).mean()

@@ -1,0 +1,36 @@
+"""Passalis, Tefas, Learning Deep Representations with Probabilistic Knowledge ..., ECCV 2018."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mltool.transfers._vectors import sides
+
+INPUT = "unit"
+NEEDS: set[str] = set()
+
+EPS = 1e-7  # as published
+
+
+def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of the probabilities with which items choose each other.
+
+    mean_ij q_ij log( (q_ij + eps) / (p_ij + eps) ), p_ij = (1 + cos_ij) / sum_k (1 + cos_ik),
+    q_ij = the same for the teacher
+
+    Args:
+        student: [n, D_s], of any length.
+        teacher: [n, D_t], likewise.
+
+    An item may choose itself. The mean is over n^2 entries, as published: the value is n times
+    smaller than the mean divergence, and gradients are small; `weight=` makes up for it.
+    """
+    student, teacher = sides(student, teacher)
+    p, q = _chances(student), _chances(teacher)
+    return (q * ((q + EPS) / (p + EPS)).log()).mean()
+
+
+def _chances(vectors: Tensor) -> Tensor:
+    """[n, D] -> [n, n], rows of sum 1."""
+    units = F.normalize(vectors)
+    shares = (1 + units @ units.T).clamp(min=0)  # rounding may leave a cosine below -1
+    return shares / shares.sum(dim=1, keepdim=True)
