@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mltool import __version__
+from mltool.commands.distill import distill
 from mltool.commands.embed import embed
 from mltool.commands.evaluate import evaluate
 from mltool.commands.index import index
@@ -20,6 +21,7 @@ from mltool.commands.info import info
 from mltool.commands.list import list_components
 from mltool.commands.pack import pack
 from mltool.commands.plot import plot
+from mltool.commands.positivity import positivity
 from mltool.commands.search import search
 from mltool.commands.train import train
 from mltool.commands.verify import verify
@@ -28,8 +30,8 @@ from mltool.files.names import printable
 from mltool.options import SECTIONS, check_bounds
 
 PANELS: dict[str, list[Callable]] = {
-    "Learn": [train],
-    "Search": [embed, index, search, evaluate, plot],
+    "Learn": [train, distill],
+    "Search": [embed, index, search, evaluate, positivity, plot],
     "Files": [info, verify, pack],
     "Help": [list_components],
 }

@@ -25,6 +25,7 @@ FAMILIES = (
     "datasets",
     "losses",
     "miners",
+    "mixups",
     "poolings",
     "pretexts",
     "transfers",

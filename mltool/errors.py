@@ -35,6 +35,10 @@ class InputError(MltoolError):
     exit_code = 5
 
 
+class NotFiniteError(InputError):
+    """NaN or infinite values among the vectors given."""
+
+
 class ResourceError(MltoolError):
     """Disk, memory or output is not available."""
 

@@ -22,9 +22,12 @@ RUN_TIME = frozenset(
 # Where a parameter stands in the help; the others come first, under "Options".
 SECTIONS = {
     "Model": "arch weights init dim pooling projection penultimate",
-    "Objective": "loss miner",
+    "Teacher": "teacher teacher_weights",
+    "Objective": "loss miner mixup memory memory_weight memory_start positives symmetric normalize "
+    "stages",
     "Images": "image_size resize augment split classes labels limit root on_bad_image cache",
-    "Batches": "batch_size classes_per_batch images_per_class small_classes",
+    "Batches": "batch_size classes_per_batch images_per_class small_classes mining pool queries "
+    "negatives views neighbors",
     "Optimisation": "epochs lr lr_backbone lr_proxies weight_decay optimizer momentum schedule "
     "warmup freeze_bn clip ema",
     "Validation": "val select val_every patience",
@@ -68,13 +71,6 @@ ResumeOption = Annotated[
     bool,
     typer.Option(
         "--resume", help="Go on from FILE.partial if it is there; done already is fine too."
-    ),
-]
-AllowNonidentical = Annotated[
-    bool,
-    typer.Option(
-        "--allow-nonidentical",
-        help="Resume although batch, threads or device differ; the bytes may differ then.",
     ),
 ]
 DryRun = Annotated[
@@ -126,33 +122,13 @@ Weights = Annotated[
     ),
 ]
 
-Log = Annotated[
-    str | None, typer.Option("--log", metavar="FILE.jsonl", help="One JSON object per figure.")
-]
-SaveEvery = Annotated[
-    float, typer.Option("--save-every", help="Seconds between saves of the running state.")
-]
-Optimizer = Annotated[
-    Literal["adamw", "adam", "sgd", "rmsprop"], typer.Option("--optimizer", help="How to step.")
-]
-Schedule = Annotated[
-    Literal["cosine", "constant", "step"],
-    typer.Option("--schedule", help="How the rates fall over the run."),
-]
-SmallClasses = Annotated[
-    Literal["resample", "skip", "error"],
-    typer.Option(
-        "--small-classes",
-        help="Classes with fewer images than K: repeat images, leave the class out, or stop.",
-    ),
-]
-
 # What a number may be: (least, most); an open bound is told by the words beside it.
 BOUNDS: dict[str, tuple[float, float, str]] = {
     "batch_size": (1, math.inf, "1 or more"),
     "classes_per_batch": (1, math.inf, "1 or more"),
     "images_per_class": (1, math.inf, "1 or more"),
     "epochs": (0, math.inf, "0 or more"),
+    "batches": (1, math.inf, "1 or more"),
     "dim": (1, math.inf, "1 or more"),
     "image_size": (1, math.inf, "1 or more"),
     "resize": (1, math.inf, "1 or more"),
@@ -169,6 +145,12 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "warmup": (0, math.inf, "0 or more"),
     "clip": (SMALLEST, math.inf, "more than 0"),
     "memory": (1, math.inf, "1 or more"),
+    "stages": (1, math.inf, "1 or more"),
+    "pool": (1, math.inf, "1 or more"),
+    "queries": (1, math.inf, "1 or more"),
+    "negatives": (1, math.inf, "1 or more"),
+    "views": (1, math.inf, "1 or more"),
+    "neighbors": (2, math.inf, "2 or more"),
     "memory_weight": (0, math.inf, "0 or more"),
     "memory_start": (0, math.inf, "0 or more"),
     "ema": (0, 1 - 1e-9, "0 to less than 1"),

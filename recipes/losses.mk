@@ -23,15 +23,15 @@ if ! $(RECORD) --done $(1) run=$(4); then
   $(MLTOOL) evaluate $(RUN)/losses/$(notdir $(1)).h5 --json -q | $(RECORD) $(1) run=$(4)
 fi
 run() {
-  $(RECORD) --done $(1) "run=$$1" seed=$$2 && return
-  local loss=$${1%/*} miner=() start=$$(date +%s)
-  if [[ $$1 == */* ]]; then miner=(--miner "$${1##*/}"); fi
-  $(MLTOOL) train $(2) --loss "$$loss" "$${miner[@]}" --seed $$2 -q \
+  local row=$$1 seed=$$2 loss=$${1%/*} miner=() start=$$(date +%s)
+  $(RECORD) --done $(1) "run=$$row" seed=$$seed && return
+  if [[ $$row == */* ]]; then miner=(--miner "$${row##*/}"); fi
+  $(MLTOOL) train $(2) --loss "$$loss" "$${miner[@]}" --seed $$seed -q \
     -o $(RUN)/losses/$(notdir $(1)).safetensors
   local seconds=$$(($$(date +%s) - start))
   $(MLTOOL) embed $(RUN)/losses/$(notdir $(1)).safetensors $(3) -q -o $(RUN)/losses/$(notdir $(1)).h5
   $(MLTOOL) evaluate $(RUN)/losses/$(notdir $(1)).h5 --json -q \
-    | $(RECORD) $(1) "run=$$1" seed=$$2 train_s=$$seconds
+    | $(RECORD) $(1) "run=$$row" seed=$$seed train_s=$$seconds
 }
 for row in $(LOSS_ROWS); do run $$row 0; done
 for row in $$($(TABLE) $(1) --best 5); do run $$row 1; run $$row 2; done

@@ -197,10 +197,14 @@ RUNS = [
     {"loss": "margin:learn=class", "miner": "distance-weighted", "memory": 40},
     {"loss": "soft-triple:centers=3", "lr": 5e-4},
     {"loss": "arcface", "lr": 1e-3},
+    {"loss": "multi-similarity", "mixup": "embedding", "miner": "multi-similarity"},
+    {"loss": "nca", "mixup": "input:per_anchor=3"},
+    {"loss": "proxy-anchor", "mixup": "feature:stage=layer3,per_anchor=3", "lr": 0.002},
+    {"loss": "contrastive", "mixup": "feature:pairs=anchor-neg,per_anchor=1", "memory": 40},
 ]
 
 
-@pytest.mark.parametrize("settings", RUNS, ids=lambda s: s["loss"])
+@pytest.mark.parametrize("settings", RUNS, ids=lambda s: s["loss"] + s.get("mixup", ""))
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path, settings: dict) -> None:
     settings = {"optimizer": "sgd", "lr": 0.005, "freeze_bn": True, "epochs": 2} | settings
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "mltool"
 LAYERS = {
-    0: ["errors", "options", "components", "progress", "__init__"],
+    0: ["errors", "options", "training_options", "components", "progress", "__init__"],
     1: ["files"],
     2: ["datasets", "clusterers", "retrieval"],
     3: [
         "losses",
         "transfers",
         "miners",
+        "mixups",
         "poolings",
         "attentions",
         "augmentations",

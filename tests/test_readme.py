@@ -26,7 +26,10 @@ def lines_of(path: Path) -> list[str]:
     return [line.split(" | ")[0].split(" && ")[0].split(" > ")[0] for line in found]
 
 
-CASES = [(path.name, line) for path in SOURCES for line in lines_of(path)]
+# a command that is composed when it runs shows nothing to check here
+CASES = [
+    (path.name, line) for path in SOURCES for line in lines_of(path) if not line.startswith('"$')
+]
 
 
 def test_there_are_lines_to_check() -> None:

@@ -14,7 +14,31 @@ def make(*words: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("target", ["quickstart", "test", "bench", "omniglot", "caltech101", "losses-caltech101", "losses-omniglot"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "quickstart",
+        "test",
+        "bench",
+        "omniglot",
+        "caltech101",
+        "losses-caltech101",
+        "losses-omniglot",
+        "metrix-digits",
+        "metrix-omniglot",
+        "metrix-caltech101",
+        "metrix-cub200",
+        "metrix-cars196",
+        "metrix-sop",
+        "metrix-inshop",
+        "aml-digits",
+        "aml-omniglot",
+        "aml-caltech101",
+        "embedding-transfer-digits",
+        "embedding-transfer-omniglot",
+        "embedding-transfer-caltech101",
+    ],
+)
 def test_targets_expand(target: str) -> None:
     done = make("--dry-run", target, "DATA=/data", "WEIGHTS=/weights.safetensors")
     assert done.returncode == 0, done.stderr

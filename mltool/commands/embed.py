@@ -55,6 +55,15 @@ def embed(
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Only block I of N, counted from 0.")
     ] = "0/1",
+    views: Annotated[
+        int,
+        typer.Option(
+            "--views", metavar="V", help="Vectors of V augmented views each, for distill --teacher."
+        ),
+    ] = 1,
+    augment: Annotated[
+        str, typer.Option("--augment", help="Of several views.  See `list augmentations`.")
+    ] = "crop",
     image_size: ImageSize = None,
     resize: Resize = None,
     split: Split = None,

@@ -1,11 +1,25 @@
 """`mltool search`: the nearest images of queries."""
 
 import sys
+from dataclasses import fields
 from typing import Annotated
 
 import typer
 
-from mltool.options import MaxMemory, Threads, Tsv
+from mltool.options import (
+    BatchSize,
+    Device,
+    ImageSize,
+    MaxMemory,
+    PrecisionOption,
+    Resize,
+    Root,
+    Seed,
+    Threads,
+    Tsv,
+    Weights,
+    Workers,
+)
 
 
 def search(
@@ -19,9 +33,20 @@ def search(
         ),
     ],
     queries: Annotated[
-        str, typer.Argument(metavar="QUERIES", help="Embeddings.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="QUERIES...",
+            help="Embeddings like DB; with --model images: files, folders, lists or -.",
+            show_default=False,
+        ),
     ],
     *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="The model that made DB; QUERIES are images then."
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Hits of each query.")] = 10,
     output: Annotated[
         str | None,
@@ -41,16 +66,34 @@ def search(
     ] = False,
     tsv: Tsv = False,
     max_memory: MaxMemory = "4G",
-    device: Annotated[str, typer.Option("-d", "--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    weights: Weights = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="Of a bare backbone.  [default: avg]")
+    ] = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    root: Root = None,
+    batch_size: BatchSize = 64,
+    precision: PrecisionOption = "auto",
+    seed: Seed = 0,
+    workers: Workers = None,
+    device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Print the nearest rows of DB for each query: a table on a terminal, else TSV."""
     given = dict(locals())
-    from mltool.files import hits, shards
-    from mltool.retrieval.indexing import SearchRequest, run_search
+    from mltool.files import hits
+    from mltool.retrieval.indexing import SearchRequest, open_queries, run_search
 
-    del given["tsv"]
-    found = run_search(SearchRequest(**given), shards.read_many(shards.expand(queries)))
+    request = SearchRequest(**{field.name: given[field.name] for field in fields(SearchRequest)})
+    if model is None:
+        found = run_search(request, open_queries(queries))
+    else:
+        from mltool.engine.querying import QueryRequest, embed_queries
+
+        how = QueryRequest(**{field.name: given[field.name] for field in fields(QueryRequest)})
+        asked = embed_queries(queries, how)
+        found = run_search(request, asked.embeddings, inputs=asked.inputs, model=asked.settings)
     if output is None and sys.stdout.isatty() and not tsv:
         print(hits.as_text(found))
     elif output is None or tsv:

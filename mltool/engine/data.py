@@ -1,5 +1,6 @@
 """From an image list to batches: decoding, caching, augmenting, in any number of processes."""
 
+import copy
 import functools
 import hashlib
 import os
@@ -7,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,7 @@ class Batch:
     images: Tensor  # [B, 3, H, W] uint8
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
+    draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
     weights: Tensor | None = None  # [B] float32, where the list has a column `weight`
 
@@ -47,7 +49,10 @@ class Batch:
 
 
 class Images(Dataset):
-    """Images of a manifest, prepared for a model; items are lists of (row, draw)."""
+    """Images of a manifest, prepared for a model; items are lists of (row, draw).
+
+    With `views`, draw d shows the pixels of draw d modulo `views`, as a cached teacher saw them.
+    """
 
     def __init__(
         self,
@@ -58,9 +63,10 @@ class Images(Dataset):
         seed: int,
         cache: bool = False,
         skip_bad: bool = False,
+        views: int | None = None,
     ) -> None:
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
-        self.seed, self.skip_bad = seed, skip_bad
+        self.seed, self.skip_bad, self.views = seed, skip_bad, views
         self.weights = _weights(manifest)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * 9 // 2
@@ -69,21 +75,28 @@ class Images(Dataset):
     def __getitems__(self, items: Rows) -> Batch | str:
         """One batch. A reason why an image cannot be read travels as text: it crosses processes."""
         chosen: list[Tensor] = []
-        rows: list[int] = []
+        taken: list[tuple[int, int]] = []
         failures: list[tuple[int, str]] = []
         for row, draw in items:
             try:
                 chosen.append(self._augmented(row, draw))
-                rows.append(row)
+                taken.append((row, draw))
             except InputError as error:
                 if not self.skip_bad:
                     return str(error)
                 failures.append((row, str(error)))
         stacked = torch.stack(chosen) if chosen else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        rows = np.array([row for row, _ in taken], np.int64)
+        draws = torch.tensor([draw for _, draw in taken], dtype=torch.int64)
         labels = torch.from_numpy(self.manifest.labels[rows])
         weights = torch.from_numpy(self.weights[rows]) if self.weights is not None else None
-        numbers = torch.tensor(rows, dtype=torch.int64)
-        return Batch(stacked, labels, numbers, tuple(failures), weights)
+        return Batch(stacked, labels, torch.from_numpy(rows), draws, tuple(failures), weights)
+
+    def seen_as(self, augmentation: Augmentation) -> "Images":
+        """The same images, and what is kept of them, under another augmentation."""
+        other = copy.copy(self)
+        other.augmentation = augmentation
+        return other
 
     def prepared(self, row: int) -> Tensor:
         """The image before augmentation, uint8 [3, H, W] with the shorter side `spec.resize`."""
@@ -98,7 +111,8 @@ class Images(Dataset):
         return image
 
     def _augmented(self, row: int, draw: int) -> Tensor:
-        generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], draw))
+        view = draw if self.views is None else draw % self.views
+        generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], view))
         return self.augmentation(self.prepared(row), generator)
 
 
@@ -115,10 +129,11 @@ def _weights(manifest: Manifest) -> np.ndarray | None:
     return weights
 
 
-def in_order(rows: range, batch_size: int) -> Iterator[Rows]:
-    """Consecutive rows in batches, each image drawn for the first time."""
-    for start in range(rows.start, rows.stop, batch_size):
-        yield [(row, 0) for row in range(start, min(start + batch_size, rows.stop))]
+def in_order(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterator[Rows]:
+    """The rows in batches of at most `batch_size` rows, each with its first `views` draws."""
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        yield [(row, view) for row in chosen for view in range(views)]
 
 
 def load(

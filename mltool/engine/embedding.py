@@ -1,5 +1,6 @@
 """`mltool embed` as a library call: a model and images in, a file of vectors out."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.source import Source, open_model
+from mltool.models.spec import ModelSpec
 from mltool.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class EmbedRequest:
     penultimate: bool
     dtype: str
     shard: str
+    views: int
+    augment: str
     image_size: int | None
     resize: int | None
     split: str | None
@@ -75,6 +79,7 @@ def run(request: EmbedRequest) -> None:
     when images were left out, and InputError, NumericError and ResourceError.
     """
     number, shards = parse_shard(request.shard)
+    components.parse("augmentations", request.augment)
     device = devices.choose(request.device)
     devices.set_threads(request.threads)
     manifest = open_data(
@@ -100,9 +105,10 @@ def run(request: EmbedRequest) -> None:
     dim = _dim(source.model, request)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
     if request.dry_run:
-        size = len(manifest) * dim * np.dtype(request.dtype).itemsize
+        columns = request.views * dim
+        size = len(manifest) * columns * np.dtype(request.dtype).itemsize
         logger.info(
-            "would write %s: %d x %d, %.1f MB", request.output, len(manifest), dim, size / 1e6
+            "would write %s: %d x %d, %.1f MB", request.output, len(manifest), columns, size / 1e6
         )
         return
     atomic.refuse_inputs(request.output, [request.model, request.weights, *request.data])
@@ -137,15 +143,15 @@ def _write(
     images = Images(
         manifest,
         spec,
-        components.load("augmentations", "center", size=spec.crop),
-        seed=0,
+        components.load("augmentations", _augment(request), size=spec.crop),
+        seed=request.seed,
         skip_bad=request.on_bad_image != "error",
     )
     folder = str(Path(request.output).absolute().parent)
     writer = EmbeddingsWriter(
         request.output,
         names=manifest.names,
-        dim=_dim(source.model, request),
+        dim=request.views * _dim(source.model, request),
         dtype=request.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
@@ -153,7 +159,9 @@ def _write(
         metric=spec.metric,
         normalized=spec.normalize and not request.penultimate and request.dtype == "float32",
         space=f"{source.space}/penultimate" if request.penultimate else source.space,
-        preprocess=spec.preprocess,
+        teacher_space="" if request.penultimate else spec.teacher_space,
+        views=request.views,
+        preprocess=_preprocess(request, spec),
         root=manifest.root,
         history=steps,
         resume=request.resume,
@@ -166,10 +174,11 @@ def _write(
             model,
             images,
             range(writer.rows_done, total),
-            batch_size=request.batch_size,
+            batch_size=max(1, request.batch_size // request.views),
             workers=default_workers() if request.workers is None else request.workers,
             device=device,
             precision=precision,
+            views=request.views,
         ):
             for reason in block.failures:
                 logger.warning("left out: %s", reason)
@@ -184,6 +193,21 @@ def _write(
         digest = writer.finish()
     logger.info("wrote %s: %d images (digest %s)", request.output, total - skipped, digest[:12])
     return skipped
+
+
+def _augment(request: EmbedRequest) -> str:
+    """One view is that of the test; several are what training would draw."""
+    return request.augment if request.views > 1 else "center"
+
+
+def _preprocess(request: EmbedRequest, spec: ModelSpec) -> str:
+    """What was done to the pixels; of several views also what a student must do to see them."""
+    if request.views == 1:
+        return spec.preprocess
+    augment = components.resolved("augmentations", request.augment)
+    return canonical.to_json(
+        json.loads(spec.preprocess) | {"augment": augment, "seed": request.seed}
+    )
 
 
 def _made_by(path: str, steps: history.History) -> bool:
@@ -210,9 +234,14 @@ def _history(
     if request.labels:
         inputs += history.list_inputs("--labels", [request.labels], digest)
     kept = ("penultimate", "dtype", "shard", "split", "classes", "limit", "on_bad_image")
+    views: dict[str, object] = {}
+    if request.views > 1:
+        augment = components.resolved("augmentations", request.augment)
+        views = {"views": request.views, "augment": augment, "seed": request.seed}
     settings = {
         **source.settings,
         **{key: getattr(request, key) for key in kept},
+        **views,
         "batch_size": request.batch_size,
         "precision": precision,
     }

@@ -1,6 +1,6 @@
 """From images to vectors, batch by batch, with bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ LEAST_BATCH = 8
 
 @dataclass(frozen=True)
 class Block:
-    """The vectors of consecutive rows; `kept` is false where an image could not be read."""
+    """The vectors of some rows; `kept` is false where an image could not be read."""
 
-    vectors: np.ndarray  # [n, D] float32, zero rows where not kept
+    vectors: np.ndarray  # [n, views D] float32, zero rows where not kept
     kept: np.ndarray  # [n] bool
     failures: tuple[str, ...]
 
@@ -27,22 +27,24 @@ class Block:
 def blocks(
     model: nn.Module,
     images: Images,
-    rows: range,
+    rows: Sequence[int],
     *,
     batch_size: int,
     workers: int,
     device: torch.device,
     precision: str,
+    views: int = 1,
 ) -> Iterator[Block]:
     """Yield the embeddings of `rows` in order, one block per batch of `batch_size` rows.
 
+    Of more than one view, a row holds those of its image's first draws one after the other.
     `model` maps uint8 [B, 3, H, W] to [B, D] and is put into evaluation mode. `precision` is
     fp32, bf16 or fp16; vectors are float32 in any case. Raises InputError for an unreadable image
     unless `images` skips them.
     """
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     model.eval()
-    loaded = load(images, in_order(rows, batch_size), workers=workers)
+    loaded = load(images, in_order(rows, batch_size, views=views), workers=workers)
     with reporting_dead_loaders():
         for items, batch in zip(in_order(rows, batch_size), loaded, strict=True):
             kept = np.isin([row for row, _ in items], batch.rows.numpy())
@@ -51,9 +53,10 @@ def blocks(
                 torch.autocast(device.type, half, enabled=half is not None),
             ):
                 vectors = _embed(model, batch.images.to(device, non_blocking=True))
-            filled = np.zeros((len(items), vectors.shape[1]), np.float32)
-            filled[kept] = vectors[: len(batch.rows)].float().cpu().numpy()
-            yield Block(filled, kept, tuple(reason for _, reason in batch.failures))
+            filled = np.zeros((len(items), views * vectors.shape[1]), np.float32)
+            found = vectors[: len(batch.rows)].float().cpu().numpy()
+            filled[kept] = found.reshape(-1, filled.shape[1])
+            yield Block(filled, kept, tuple(dict(batch.failures).values()))
 
 
 def _embed(model: nn.Module, images: Tensor) -> Tensor:
@@ -73,11 +76,12 @@ def matrix(
     workers: int,
     device: torch.device,
     precision: str,
+    rows: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """All embeddings [N, D] in memory; under torchrun each rank embeds its part of the rows."""
-    count, ranks = len(images.manifest), distributed.world()
-    size = -(-count // ranks)
-    mine = range(min(distributed.rank() * size, count), min((distributed.rank() + 1) * size, count))
+    """Embeddings [N, D] of all or some rows; under torchrun each rank embeds its part of them."""
+    rows = range(len(images.manifest)) if rows is None else rows
+    size = -(-len(rows) // distributed.world())
+    mine = rows[distributed.rank() * size : (distributed.rank() + 1) * size]
     found = blocks(
         model,
         images,

@@ -164,7 +164,7 @@ class _Stepper:
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
         self.parameters = [p for g in run.optimizer.param_groups for p in g["params"]]
         self.collapsed_steps = 0
-        self.last_vectors: Tensor | None = None
+        self.vectors: Tensor | None = None  # the first of a step: those of its main batch
         run.model.train()
         if settings.freeze_bn:
             for module in run.model.modules():
@@ -175,6 +175,7 @@ class _Stepper:
         # dropout and the like: a function of (seed, step), as the batches are
         torch.manual_seed(hash((self.settings.seed, number, distributed.rank())))
         on_device = {name: batch.to(self.run.device) for name, batch in streams.items()}
+        self.vectors = None
         terms = self.run.objective(on_device, self._embed)
         total = torch.stack(list(terms.values())).sum()
         values = self._checked(terms, total)
@@ -190,10 +191,11 @@ class _Stepper:
             self.run.ema.update(self.run.model)
         return values
 
-    def _embed(self, images: Tensor, **how: bool) -> Tensor:
+    def _embed(self, images: Tensor, **how: object) -> Tensor:
         with torch.autocast(self.run.device.type, self.half, enabled=self.half is not None):
             vectors = self.run.model(images, **how)
-        self.last_vectors = vectors.detach()
+        if self.vectors is None:
+            self.vectors = vectors.detach()
         return vectors
 
     def _checked(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
@@ -216,11 +218,11 @@ class _Stepper:
         return {"loss": loss, **named}
 
     def _spread(self) -> Tensor:
-        """Mean cosine between the embeddings of the last batch: 1 when all are the same."""
-        if self.last_vectors is None or len(self.last_vectors) < 2:
+        """Mean cosine between the embeddings of the batch: 1 when all are the same."""
+        if self.vectors is None or len(self.vectors) < 2:
             return torch.zeros((), device=self.run.device)
-        units = nn.functional.normalize(self.last_vectors)
+        units = nn.functional.normalize(self.vectors)
         count = len(units)
         cosine = (units.mean(0).square().sum() * count - 1) / (count - 1)
-        cosine = torch.where(self.last_vectors.any(), cosine, 1.0)  # all zero is the same too
+        cosine = torch.where(self.vectors.any(), cosine, 1.0)  # all zero is the same too
         return distributed.gather(cosine.reshape(1)).mean()  # all ranks stop, or none

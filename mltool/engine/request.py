@@ -1,16 +1,22 @@
-"""What `mltool train` was asked for, and whether that makes sense at all."""
+"""What the commands that learn were asked for, and whether that makes sense at all."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mltool import components
+from mltool.engine import comparing
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.engine.terms import split_weight
+from mltool.engine.transferring import is_transfer
 from mltool.errors import UsageError
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class TrainRequest:
-    """The options of `mltool train`, by their names there; see its help."""
+class RunRequest:
+    """The options that all commands that learn have, by their names there; see their help."""
 
     data: list[str]
     output: str
@@ -21,10 +27,6 @@ class TrainRequest:
     pooling: str | None
     projection: str | None
     loss: list[str]
-    miner: str | None
-    memory: int | None
-    memory_weight: float
-    memory_start: int | None
     batch_size: int
     classes_per_batch: int | None
     images_per_class: int | None
@@ -69,16 +71,87 @@ class TrainRequest:
 
     def check(self) -> None:
         """Refuse what can be refused before any work. Raises UsageError."""
-        for loss in self.loss:
-            components.parse("losses", split_weight(loss)[0])
-        for family, text in (
-            ("miners", self.miner),
-            ("poolings", self.pooling),
-            ("augmentations", self.augment),
-        ):
+        for family, text in (("poolings", self.pooling), ("augmentations", self.augment)):
             if text is not None:
                 components.parse(family, text)
-        if self.memory is None and self.memory_start is not None:
-            raise UsageError("--memory-start needs --memory N: there is nothing to start")
         if self.patience is not None and self.val is None:
             raise UsageError("--patience needs --val: without it nothing says when to stop")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The options of `mltool train`."""
+
+    run: RunRequest
+    miner: str | None
+    mixup: str | None
+    memory: int | None
+    memory_weight: float
+    memory_start: int | None
+    mining: str
+    pool: int
+    queries: int
+    negatives: int
+
+    def check(self) -> None:
+        """Refuse what can be refused before any work. Raises UsageError."""
+        for loss in self.run.loss:
+            components.parse("losses", split_weight(loss)[0])
+        if self.miner is not None:
+            components.parse("miners", self.miner)
+        if self.mixup is not None:
+            components.load("mixups", self.mixup)()
+        self.run.check()
+        if self.memory is None and self.memory_start is not None:
+            raise UsageError("--memory-start needs --memory N: there is nothing to start")
+        if self.mining != "none" and (self.miner or self.memory or self.mixup):
+            raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
+
+
+@dataclass(frozen=True)
+class DistillRequest:
+    """The options of `mltool distill`."""
+
+    run: RunRequest
+    teacher: str
+    teacher_weights: str | None
+    positives: str
+    symmetric: bool
+    normalize: bool | None
+    stages: int | None
+    views: int
+    neighbors: int | None
+    mining: str
+    pool: int
+    queries: int
+    negatives: int
+
+    def check(self) -> None:
+        """Refuse what can be refused before any work. Raises UsageError."""
+        for text in self.run.loss:
+            _check_loss(text)
+        self.run.check()
+        if self.neighbors is not None and self.mining != "none":
+            raise UsageError("--neighbors and --mining both choose the batches; leave one out")
+        if self.views > 1 and self.mining != "none":
+            raise UsageError("--views and --mining both choose the batches; leave one out")
+
+
+def _check_loss(text: str) -> None:
+    """Raise UsageError unless a text names a loss, a preset or a transfer, with its settings."""
+    name, bare = text.partition(":")[0], split_weight(text)[0]
+    if is_transfer(text):
+        components.parse("transfers", bare)
+        return
+    known = [*components.names("losses"), *comparing.PRESETS, *components.names("transfers")]
+    if name.replace("_", "-") not in known:
+        raise UsageError(
+            f"no loss or transfer {name!r}{components.suggest(name, known)} (there are: "
+            f"{', '.join(known)})"
+        )
+    comparing.check(text)
+
+
+def taken(kind: type[Record], given: dict[str, object]) -> Record:
+    """A record of some of the named values, which are taken out of `given`."""
+    return kind(**{field.name: given.pop(field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]

@@ -7,12 +7,35 @@ same batches.
 """
 
 import functools
+from typing import Protocol
 
 import numpy as np
 
 from mltool.errors import InputError, UsageError
 
 Batch = list[tuple[int, int]]
+
+
+class Sampler(Protocol):
+    """What batches come from."""
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Images per batch, over all ranks."""
+        ...
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step; each rank takes an equal part, in order."""
+        ...
+
+    def summary(self) -> str:
+        """A batch in words, before the word images."""
+        ...
 
 
 @functools.lru_cache(maxsize=1024)
@@ -67,9 +90,18 @@ class ClassBalanced:
         self.images = sum(len(m) for m in members)
 
     @property
+    def size(self) -> int:
+        """Images per batch."""
+        return self.classes_per_batch * self.images_per_class
+
+    @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return max(1, self.images // (self.classes_per_batch * self.images_per_class))
+        return max(1, self.images // self.size)
+
+    def summary(self) -> str:
+        """A batch in words."""
+        return f"{self.classes_per_batch} x {self.images_per_class}"
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
@@ -95,6 +127,100 @@ class ClassBalanced:
     def _order(self, number: int, deal: int) -> np.ndarray:
         # from 1: a key that ends in 0 is the shorter key to numpy, here that of the classes' order
         return _shuffled(len(self.members[number]), self.seed, deal, 1 + number)
+
+
+class Shuffled:
+    """Random batches without a look at labels: every epoch is a new order of all images.
+
+    An epoch is images / size batches; what is left over differs from epoch to epoch. Lists
+    smaller than a batch give smaller batches.
+    """
+
+    def __init__(self, images: int, *, size: int, seed: int, processes: int = 1) -> None:
+        self.size = min(size, images // processes * processes)
+        if not self.size:
+            raise InputError(f"{images} images are not enough for {processes} processes")
+        self.images, self.seed = images, seed
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return self.images // self.size
+
+    def summary(self) -> str:
+        """A batch in words."""
+        return f"{self.size} random"
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        order = _shuffled(self.images, self.seed, epoch)
+        return [(int(row), epoch) for row in order[step * self.size : (step + 1) * self.size]]
+
+
+class Neighborhoods:
+    """Random images, each with its nearest ones, as a teacher sees them, in one batch.
+
+    `nearest` [N, K - 1] are rows of the list, the nearest first. Every epoch is a new order of
+    all images; every batch has size / K of them. Images near to several of these stand in the
+    batch several times, each time with another draw.
+
+    Kim et al., Self-Taught Metric Learning without Labels, CVPR 2022.
+    """
+
+    def __init__(self, nearest: np.ndarray, *, size: int, seed: int, processes: int = 1) -> None:
+        self.each = 1 + nearest.shape[1]
+        queries = min(size // self.each, len(nearest)) // processes * processes
+        if not queries:
+            raise UsageError(
+                f"a batch of {size} images does not hold {self.each} for each of {processes} "
+                "processes; raise --batch-size or lower --neighbors"
+            )
+        self.nearest, self.seed = nearest, seed
+        self.size = queries * self.each
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return max(1, len(self.nearest) // self.size)
+
+    def summary(self) -> str:
+        """A batch in words."""
+        return f"{self.size // self.each} x {self.each} near"
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        number, queries = epoch * self.steps + step, self.size // self.each
+        deal, hand = divmod(number, len(self.nearest) // queries)
+        order = _shuffled(len(self.nearest), self.seed, deal)
+        chosen = order[hand * queries : (hand + 1) * queries]
+        rows = np.column_stack([chosen, self.nearest[chosen]]).ravel()
+        return [(int(row), number * self.size + place) for place, row in enumerate(rows)]
+
+
+class Views:
+    """The batches of another sampler with every image several times, each with its own draw."""
+
+    def __init__(self, sampler: Sampler, views: int) -> None:
+        self.sampler, self.views = sampler, views
+
+    @property
+    def size(self) -> int:
+        """Images per batch."""
+        return self.views * self.sampler.size
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return self.sampler.steps
+
+    def summary(self) -> str:
+        """A batch in words."""
+        return f"{self.views} views of {self.sampler.summary()}"
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        items, count = self.sampler.batch(epoch, step), self.views
+        return [(row, draw * count + view) for view in range(count) for row, draw in items]
 
 
 def sizes(

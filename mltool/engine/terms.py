@@ -44,8 +44,9 @@ class Term(nn.Module):
         self.sides = (getattr(module, "ANCHORS", "batch"), getattr(module, "CANDIDATES", "batch"))
         self.minable = self.sides == ("batch", "batch") and not self.on_vectors
         self.proxies: Proxies | None = None
+        setting = getattr(module, "PROXIES_PER_CLASS", None)
+        self.has_groups = setting is not None
         if "proxies" in self.sides:
-            setting = getattr(module, "PROXIES_PER_CLASS", None)
             per_class = _setting(component, values, setting) if setting else 1
             self.proxies = Proxies(classes, dim, per_class=per_class)
 

@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
@@ -14,15 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
 from mltool.engine import loop, optim, partial
-from mltool.engine.data import Batch, Images, in_order, load, reporting_dead_loaders
+from mltool.engine.data import Batch, Images, load, reporting_dead_loaders
 from mltool.engine.ema import Ema
-from mltool.engine.extract import matrix
 from mltool.engine.log import Log
 from mltool.engine.loop import Counters, LoopSettings, Run
+from mltool.engine.mining import EmbedRows, Mining
 from mltool.engine.optim import OptimSettings
 from mltool.engine.partial import Identity
-from mltool.engine.samplers import ClassBalanced
+from mltool.engine.samplers import Batch as Rows
+from mltool.engine.samplers import Sampler
 from mltool.engine.signals import watch
+from mltool.engine.validating import Validation, embedded
 from mltool.errors import InputError, NumericError
 from mltool.files import atomic
 from mltool.files.history import History
@@ -31,6 +31,8 @@ from mltool.models.embedder import Embedder
 from mltool.retrieval.evaluate import score
 
 logger = logging.getLogger(__name__)
+
+MINING_BATCH = 64  # images embedded at a time for mining
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,13 @@ class Runtime:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Data that decides which epoch's weights are kept; never the test data."""
-
-    images: Images
-    select: str
-    batch_size: int
-    precision: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is trained: model, objective, data and the settings of the run."""
 
     model: Embedder
     objective: nn.Module
     images: Images
-    sampler: ClassBalanced
+    sampler: Sampler
     loop: LoopSettings
     rates: OptimSettings
     ema: float | None
@@ -71,6 +63,7 @@ class Plan:
     validation: Validation | None
     classes: tuple[str, ...]
     history: History  # ends with this run's record
+    mining: Mining | None = None  # makes the tuples that the sampler deals
 
 
 def train(plan: Plan, runtime: Runtime) -> None:
@@ -139,7 +132,7 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
         loop.fit(
             run,
             steps=plan.sampler.steps,
-            batches=lambda epoch, step: _stream(plan, runtime, epoch, step),
+            batches=lambda epoch, step: _stream(plan, runtime, run, epoch, step),
             settings=plan.loop,
             rates=plan.rates,
             save=keeper.save,
@@ -169,18 +162,46 @@ def _start(plan: Plan, device: torch.device) -> Run:
     )
 
 
-def _stream(plan: Plan, runtime: Runtime, epoch: int, step: int) -> Generator[Mapping[str, Batch]]:
-    """The batches of this rank from a step on, across epochs, so that loading never pauses."""
+def _stream(
+    plan: Plan, runtime: Runtime, run: Run, epoch: int, step: int
+) -> Generator[Mapping[str, Batch]]:
+    """The batches of this rank from a step on, across epochs, so that loading never pauses.
 
-    def rows() -> Iterator[list[tuple[int, int]]]:
-        first = epoch * plan.sampler.steps + step
-        for number in range(first, plan.loop.epochs * plan.sampler.steps):
-            batch = plan.sampler.batch(*divmod(number, plan.sampler.steps))
-            size = len(batch) // distributed.world()
-            yield batch[distributed.rank() * size : (distributed.rank() + 1) * size]
+    Only where an epoch's tuples depend on the model, the next epoch waits for the present one.
+    """
+    steps = plan.sampler.steps
+    first, total = epoch * steps + step, plan.loop.epochs * steps
+    while first < total:
+        stop = total
+        if plan.mining is not None:
+            plan.mining.begin(first // steps, _embedder(plan, runtime, run))
+            stop = (first // steps + 1) * steps
+        for batch in load(plan.images, _own(plan, range(first, stop)), workers=runtime.workers):
+            yield {"main": batch}
+        first = stop
 
-    for batch in load(plan.images, rows(), workers=runtime.workers):
-        yield {"main": batch}
+
+def _own(plan: Plan, numbers: range) -> Iterator[Rows]:
+    """This rank's part of the batches of some steps."""
+    for number in numbers:
+        batch = plan.sampler.batch(*divmod(number, plan.sampler.steps))
+        size = len(batch) // distributed.world()
+        yield batch[distributed.rank() * size : (distributed.rank() + 1) * size]
+
+
+def _embedder(plan: Plan, runtime: Runtime, run: Run) -> EmbedRows:
+    """The present model as a function from rows of the image list to vectors."""
+    assert plan.mining is not None
+    images = plan.mining.images
+    return lambda rows: embedded(
+        run.model,
+        images,
+        batch_size=MINING_BATCH,
+        workers=runtime.workers,
+        device=runtime.device,
+        precision=plan.loop.precision,
+        rows=rows,
+    )
 
 
 class _Keeper:
@@ -224,20 +245,22 @@ def _validator(plan: Plan, runtime: Runtime, run: Run, log: Log) -> Callable[[],
     manifest = validation.images.manifest
 
     def validate() -> float:
-        distributed.broadcast_buffers(run.model)
-        modes = {module: module.training for module in run.model.modules()}
-        with run.ema.applied(run.model) if run.ema else nullcontext():
-            vectors = matrix(
-                run.model,
-                validation.images,
-                batch_size=validation.batch_size,
-                workers=runtime.workers,
-                device=runtime.device,
-                precision=validation.precision,
-            )
-        for module, training in modes.items():
-            module.training = training
-        figures = score(vectors, manifest.labels, manifest.names, metrics=[validation.select])
+        vectors = embedded(
+            run.model,
+            validation.images,
+            batch_size=validation.batch_size,
+            workers=runtime.workers,
+            device=runtime.device,
+            precision=validation.precision,
+            ema=run.ema,
+        )
+        figures = score(
+            vectors,
+            manifest.labels,
+            manifest.names,
+            metrics=[validation.select],
+            metric=plan.model.spec.metric,
+        )
         epoch = run.counters.epoch
         log.write(
             step=epoch * plan.sampler.steps,
@@ -259,14 +282,3 @@ def _synchronise_statistics(model: nn.Module, device: torch.device) -> None:
             "batch normalisation sees each process's own part of the batch, so the result differs "
             "from one process's; --freeze-bn avoids that"
         )
-
-
-def usable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
-    """Rows whose images can be read, and the reasons for the others."""
-    batches = in_order(range(len(images.manifest)), batch_size)
-    good: list[Tensor] = []
-    reasons: list[str] = []
-    for batch in load(images, batches, workers=workers):
-        good.append(batch.rows)
-        reasons += [reason for _, reason in batch.failures]
-    return torch.cat(good).numpy() if good else np.empty(0, np.int64), reasons

@@ -59,7 +59,8 @@ def _hdf5(path: str) -> Facts:
             "kind": "embeddings",
             "bytes": size,
             "images": len(found),
-            "dim": found.vectors.shape[1],
+            "views": found.views,
+            "dim": found.vectors.shape[1] // found.views,
             "dtype": str(found.vectors.dtype),
             "metric": found.metric,
             "normalized": found.normalized,
@@ -67,6 +68,7 @@ def _hdf5(path: str) -> Facts:
             "unlabelled": len(found) - len(known),
             "columns": sorted(found.columns),
             "space": found.space,
+            "teacher_space": found.teacher_space,
             "preprocess": found.preprocess,
             "digest": digest,
         }

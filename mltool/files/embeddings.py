@@ -18,6 +18,7 @@ from mltool.files import _frame, atomic, safe_h5
 from mltool.files._arrays import fixed, narrow, plain
 from mltool.files.history import History, from_h5, to_rows
 from mltool.files.manifest import check_unique, examples, number_labels
+from mltool.files.stacked import Stacked, release
 
 FORMAT = "mltool-embeddings"
 FORMAT_VERSION = 1
@@ -40,13 +41,15 @@ class Embeddings:
     metric: str = "cosine"  # or euclidean, dot
     normalized: bool = False  # rows have unit length
     space: str = ""  # digest of the model (and part) that made them, "" = unknown
+    teacher_space: str = ""  # space of the teacher whose vectors these can be compared with
+    views: int = 1  # a row holds that many vectors of its image, one after the other
     preprocess: str = ""  # JSON
     root: str = ""  # absolute folder of the images, "" = unknown; stored relative to the file
     history: History = ()
     digest: str = ""  # filled by `read`
 
     def __post_init__(self) -> None:
-        vectors = np.asarray(self.vectors)
+        vectors = self.vectors if isinstance(self.vectors, Stacked) else np.asarray(self.vectors)
         if vectors.dtype not in (np.float32, np.float16):
             with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
                 vectors = vectors.astype(np.float32)
@@ -82,6 +85,8 @@ class Embeddings:
         highest = len(self.label_names) - 1 if self.label_names else np.iinfo(np.int64).max
         if count and not -1 <= self.labels.min() <= self.labels.max() <= highest:
             raise InputError(f"labels must lie between -1 (unknown) and {highest}")
+        if self.views < 1 or self.vectors.shape[1] % self.views:
+            raise InputError(f"{self.vectors.shape[1]} columns do not hold {self.views} views each")
         if self.metric not in METRICS:
             raise InputError(f"no metric {self.metric!r}; it is one of {', '.join(METRICS)}")
 
@@ -90,18 +95,34 @@ def read(path: str | os.PathLike[str], *, load: bool = False) -> Embeddings:
     """Read an embeddings file; the vectors are a read-only memory map unless `load`.
 
     Every value is looked at once. float64 and big-endian vectors are converted to float32. Raises
-    InputError for a file that is missing, damaged, hostile, foreign or newer, or holds NaN.
+    InputError for a file that is missing, damaged, hostile, foreign or newer, or holds NaN, and
+    for one with several views of each image, which only a student can learn from.
     """
+    return _finite(path, mapped(path), load=load)
+
+
+def mapped(path: str | os.PathLike[str]) -> Embeddings:
+    """Like `read`, but the values of the vectors are not looked at: their user must."""
     found = peek(path)
+    if found.views > 1:
+        raise InputError(
+            f"{path} holds {found.views} views of each image, for distill --teacher; embed without "
+            "--views for everything else"
+        )
+    return found
+
+
+def _finite(path: str | os.PathLike[str], found: Embeddings, *, load: bool) -> Embeddings:
     for start, block in _blocks(found.vectors, np.arange(len(found))):
         broken = _not_finite(found.names[start : start + len(block)], block)
         if broken:
             raise InputError(f"{path}: the vector of {broken} is not finite; embed it again")
+        release(found.vectors)
     return replace(found, vectors=np.array(found.vectors)) if load else found
 
 
 def peek(path: str | os.PathLike[str]) -> Embeddings:
-    """Like `read`, but the values of the vectors are not looked at."""
+    """Like `read`, but the values of the vectors are not looked at; any number of views will do."""
     with safe_h5.open_file(path) as file:
         found = _read(path, file)
     if found.digest.startswith(_frame.UNFINISHED):
@@ -124,7 +145,9 @@ def digest_of(path: str | os.PathLike[str]) -> str:
 
 def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     """Check that a file is whole; if `full`, also every byte of it. Raises InputError."""
-    found = read(path) if full else peek(path)
+    found = peek(path)
+    if full:
+        _finite(path, found, load=False)
     with safe_h5.open_file(path) as file:
         _frame.check_layout(file)
         if full:
@@ -173,6 +196,10 @@ def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> _frame.C
         "preprocess": embeddings.preprocess,
         "root": os.path.relpath(embeddings.root, folder) if embeddings.root else "",
     }
+    if embeddings.teacher_space:
+        attributes["teacher_space"] = embeddings.teacher_space
+    if embeddings.views > 1:
+        attributes["views"] = embeddings.views
     shape, dtype = embeddings.vectors.shape, embeddings.vectors.dtype
     return _frame.Content(arrays, attributes, (shape[0], shape[1]), dtype.newbyteorder("<"))
 
@@ -195,6 +222,8 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
         metric=safe_h5.attribute(file, "metric", "cosine"),
         normalized=safe_h5.attribute(file, "normalized", False),
         space=safe_h5.attribute(file, "space", ""),
+        teacher_space=safe_h5.attribute(file, "teacher_space", ""),
+        views=safe_h5.attribute(file, "views", 1),
         preprocess=safe_h5.attribute(file, "preprocess", ""),
         root=os.path.normpath(os.path.join(folder, root)) if root else "",
         history=from_h5(file),
@@ -215,7 +244,8 @@ def _label_names(path: str | os.PathLike[str], file: h5py.File) -> tuple[str, ..
 
 
 def _check_names(names: np.ndarray, path: str | os.PathLike[str]) -> None:
-    check_unique(names, os.fspath(path))
+    if not (names[1:] > names[:-1]).all():  # a list in order needs no sorting to be checked
+        check_unique(names, os.fspath(path))
     try:
         b"\n".join(names.tolist()).decode()
     except UnicodeDecodeError as error:

@@ -30,7 +30,7 @@ COMMIT_SECONDS = 1.0
 
 
 class EmbeddingsWriter:
-    """Writes [N, D] vectors in order of `names`; use it as a context, end with `finish`.
+    """Writes [N, views D] vectors in order of `names`; use it as a context, end with `finish`.
 
     With `resume`, `<path>.partial` of the same names, settings and history is continued after
     `rows_done`; else it is replaced. The process should hold `atomic.claim(path)`. The finished
@@ -51,6 +51,8 @@ class EmbeddingsWriter:
         metric: str = "cosine",
         normalized: bool = False,
         space: str = "",
+        teacher_space: str = "",
+        views: int = 1,
         preprocess: str = "",
         root: str = "",
         history: History = (),
@@ -65,6 +67,8 @@ class EmbeddingsWriter:
             metric=metric,
             normalized=normalized,
             space=space,
+            teacher_space=teacher_space,
+            views=views,
             preprocess=preprocess,
             root=root,
             history=history,

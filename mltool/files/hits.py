@@ -1,14 +1,16 @@
 """Search results: names and scores of each query's nearest rows, in four forms."""
 
+import hashlib
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
-from mltool.files import atomic
+from mltool.errors import InputError
+from mltool.files import atomic, canonical, safe_h5
 from mltool.files._arrays import narrow, put_attribute
 from mltool.files.history import History, to_rows, write_sidecar
 from mltool.files.names import printable
@@ -94,19 +96,52 @@ def write(path: str | os.PathLike[str], hits: Hits, history: History) -> None:
     atomic.write(path, _as_hdf5(hits, history))
 
 
+def read(path: str | os.PathLike[str]) -> Hits:
+    """Read an HDF5 file of hits, proven undamaged.
+
+    Raises InputError for a file that is missing, damaged, hostile, foreign or newer.
+    """
+    with safe_h5.open_file(path) as file:
+        safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
+        arrays = {
+            name: safe_h5.dataset(file, name, ndim=ndim, kinds=kind)
+            for name, (ndim, kind) in ARRAYS.items()
+        }
+        digest = safe_h5.attribute(file, "digest", "")
+    shape = arrays["names"].shape
+    fitting = arrays["scores"].shape == shape and len(arrays["query_names"]) == shape[0]
+    if not fitting or digest != _digest(arrays):
+        raise InputError(f"{path} is damaged: its content does not fit its digest; search again")
+    return Hits(arrays["query_names"], arrays["names"], arrays["scores"])
+
+
+ARRAYS = {"query_names": (1, "S"), "names": (2, "S"), "scores": (2, "f"), "history": (1, "S")}
+
+
 def _as_hdf5(hits: Hits, history: History) -> bytes:
-    arrays = {"query_names": hits.query_names, "names": hits.names, "history": to_rows(history)}
+    given = {"query_names": hits.query_names, "names": hits.names, "scores": hits.scores}
+    arrays = {
+        name: narrow(array) for name, array in (given | {"history": to_rows(history)}).items()
+    }
     # built in memory: HDF5 never meets a full disk
     with h5py.File("hits", "w", driver="core", backing_store=False, libver="earliest") as file:
         for name, array in arrays.items():
-            narrowed = narrow(array)
-            text = h5py.string_dtype("utf-8", narrowed.dtype.itemsize)
-            file.create_dataset(name, data=narrowed.view(text))
-        file["scores"] = hits.scores
+            text = h5py.string_dtype("utf-8", array.dtype.itemsize)
+            file.create_dataset(name, data=array.view(text) if array.dtype.kind == "S" else array)
         put_attribute(file, "format", FORMAT)
         put_attribute(file, "format_version", FORMAT_VERSION)
+        put_attribute(file, "digest", _digest(arrays))
         file.flush()
         return file.id.get_file_image()
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hex sha256 over all that the file holds, but not over how HDF5 lays it out."""
+    table = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in sorted(arrays)]
+    total = hashlib.sha256(canonical.to_json([FORMAT, FORMAT_VERSION, table]).encode())
+    for name in sorted(arrays):
+        total.update(arrays[name].tobytes())
+    return total.hexdigest()
 
 
 def _row(hits: Hits, number: int) -> tuple[np.ndarray, np.ndarray]:

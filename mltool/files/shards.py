@@ -4,16 +4,20 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from mltool.errors import InputError
-from mltool.files import canonical, embeddings
+from mltool.errors import InputError, NotFiniteError
+from mltool.files import canonical, embeddings, search_index
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import merge
 from mltool.files.manifest import check_unique
+from mltool.files.stacked import Stacked
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,35 @@ def read_many(paths: Sequence[str]) -> Embeddings:
     Columns that a file lacks are left out with a warning. Raises InputError.
     """
     parts = [embeddings.read(path) for path in paths]
+    found = _join(paths, parts)
+    return found if len(parts) == 1 else replace(found, vectors=np.asarray(found.vectors))
+
+
+def open_many(paths: Sequence[str]) -> Embeddings:
+    """Like `read_many`, but the vectors stay in the files and their values are not looked at.
+
+    They are a memory map, or the maps of several files behind the reading half of an array's
+    interface (see `files.stacked`): whoever looks for NaN should do it while working on them.
+    """
+    return _join(paths, [embeddings.mapped(path) for path in paths])
+
+
+@contextmanager
+def naming_files(texts: Iterable[str | None]) -> Iterator[None]:
+    """Find the file when vectors of those that the texts name turn out not to be finite.
+
+    Raises InputError with its name. An index among them was checked when it was built.
+    """
+    try:
+        yield
+    except NotFiniteError:
+        for path in [path for text in texts if text for path in expand(text)]:
+            if not search_index.is_index(path):
+                embeddings.read(path)
+        raise
+
+
+def _join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
     if not parts:
         raise InputError("no embeddings file was named; name at least one")
     if len(parts) == 1:
@@ -52,13 +85,14 @@ def read_many(paths: Sequence[str]) -> Embeddings:
     labels, label_names = _join_labels(paths, parts)
     return Embeddings(
         names=names,
-        vectors=np.concatenate([part.vectors for part in parts]),
+        vectors=cast(np.ndarray, Stacked([part.vectors for part in parts])),
         labels=labels,
         label_names=label_names,
         columns=_join_columns(parts),
         metric=parts[0].metric,
         normalized=all(part.normalized for part in parts),
         space=parts[0].space,
+        teacher_space=_common([part.teacher_space for part in parts]),
         preprocess=_common([part.preprocess for part in parts]),
         root=_common([part.root for part in parts]),
         history=merge(*(part.history for part in parts)),

@@ -3,7 +3,7 @@
 import os
 
 from mltool.errors import InputError
-from mltool.files import csv_list, embeddings, history, pack, safe_h5, search_index, tensors
+from mltool.files import csv_list, embeddings, history, hits, pack, safe_h5, search_index, tensors
 from mltool.files.opening import opened
 
 
@@ -36,6 +36,9 @@ def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
     if kind == search_index.FORMAT:
         search_index.read(path)  # never without its digest
         return "index"
+    if kind == hits.FORMAT:
+        hits.read(path)
+        return "hits"
     raise InputError(f"{path} is no file that can be verified (format {kind!r}); make it again")
 
 

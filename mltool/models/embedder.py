@@ -1,6 +1,7 @@
 """The model: images -> backbone -> pooling -> projection -> unit vectors."""
 
 import hashlib
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mltool import components
 from mltool.errors import UsageError
-from mltool.models import backbones, projections
+from mltool.models import backbones, projections, stages
 from mltool.models.spec import ModelSpec
+from mltool.models.stages import Tap
 
 
 class Embedder(nn.Module):
@@ -38,16 +40,34 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
-    def forward(self, images: Tensor, *, raw: bool = False) -> Tensor:
-        """Embeddings [B, dim], float32; `raw` leaves them as long as they are."""
-        vectors = self.after(self.penultimate(images)).float()
+    def forward(self, images: Tensor, *, raw: bool = False, tap: Tap | None = None) -> Tensor:
+        """Embeddings [B, dim], float32; `raw` leaves them as long as they are.
+
+        A `tap` listens at a stage, or replaces what comes by: no images are behind such values, so
+        the statistics of batch normalisation are not moved by them.
+        """
+        made_up = tap is not None and tap.instead is not None
+        with stages.kept_statistics(self) if made_up else nullcontext():
+            vectors = self.after(self.penultimate(images, tap=tap)).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: Tensor) -> Tensor:
+    def penultimate(self, images: Tensor, *, tap: Tap | None = None) -> Tensor:
         """Pooled features before the projection [B, C], not normalised."""
+        maps = self._maps(images) if tap is None else self._tapped_maps(images, tap)
+        return self.pooling(self.before(maps))
+
+    def _maps(self, images: Tensor) -> Tensor:
         pixels = (images.float() - self.mean) * self.scale
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return self.pooling(self.before(backbones.feature_maps(self.backbone, pixels)))
+        return backbones.feature_maps(self.backbone, pixels)
+
+    def _tapped_maps(self, images: Tensor, tap: Tap) -> Tensor:
+        if tap.stage == stages.INPUT:
+            return self._maps(tap.through(images))
+        if tap.stage == stages.LAST:
+            return tap.through(self._maps(images)) if tap.instead is None else tap.instead
+        with stages.tapped(self.backbone, tap):
+            return self._maps(images)
 
 
 def from_spec(spec: ModelSpec) -> Embedder:

@@ -22,6 +22,7 @@ class ModelSpec:
     `backbone` is a timm name with arguments (`resnet50:drop_path_rate=0.1`) or `pixels`.
     `channels` is the depth of its last feature map, `dim` the length of an embedding. Test images
     are resized to `resize` pixels on the shorter side and the centre square of `crop` is taken.
+    `teacher_space` names the model whose embeddings a student's can be compared with.
     """
 
     backbone: str
@@ -33,6 +34,7 @@ class ModelSpec:
     crop: int
     normalize: bool = True
     metric: str = "cosine"
+    teacher_space: str = ""
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD

@@ -9,6 +9,7 @@ import numpy as np
 from mltool.errors import InputError
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import find
+from mltool.files.stacked import Stacked
 from mltool.retrieval._vectors import Side, sides
 
 logger = logging.getLogger(__name__)
@@ -18,12 +19,16 @@ def subset(embeddings: Embeddings, mask: np.ndarray) -> Embeddings:
     """The rows where `mask` [N] is true; consecutive ones are not copied."""
     found = np.flatnonzero(mask)
     rows: np.ndarray | slice = found
+    vectors = embeddings.vectors
     if len(found) and found[-1] - found[0] + 1 == len(found):
         rows = slice(int(found[0]), int(found[-1]) + 1)
+        vectors = vectors.part(rows) if isinstance(vectors, Stacked) else vectors[rows]
+    else:
+        vectors = vectors[rows]
     return replace(
         embeddings,
         names=embeddings.names[rows],
-        vectors=embeddings.vectors[rows],
+        vectors=vectors,
         labels=embeddings.labels[rows],
         columns={key: column[rows] for key, column in embeddings.columns.items()},
     )
@@ -61,13 +66,22 @@ def check_comparable(queries: Embeddings, gallery: Embeddings, *, any_model: boo
         )
     if any_model or queries.space == gallery.space != "":
         return
+    if queries.teacher_space == gallery.space != "" or gallery.teacher_space == queries.space != "":
+        logger.info("asymmetric: a student's vectors against its teacher's")
+        return
     if not (queries.space and gallery.space):
         logger.warning("which model made the vectors is not known of both files; not compared")
         return
     raise InputError(
-        f"the queries were made by model {queries.space[:12]}, but the gallery by "
-        f"{gallery.space[:12]}; embed both with the same model, or say --any-model"
+        f"the queries were made by model {_shown(queries)}, but the gallery by "
+        f"{_shown(gallery)}; embed both with the same model, or say --any-model"
     )
+
+
+def _shown(embeddings: Embeddings) -> str:
+    """A space, short enough for a message: the model's digest and what of it was used."""
+    digest, slash, part = embeddings.space.partition("/")
+    return digest[:12] + slash + part
 
 
 def as_sides(queries: Embeddings, gallery: Embeddings | None) -> tuple[Side, Side]:

@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mltool.retrieval._tiles import blocks
+from mltool.files.stacked import release
+from mltool.retrieval._blocks import blocks
 from mltool.retrieval._vectors import Side, score_table
 
 TABLE = 2**22  # exact scores computed at a time
+TOUCHED = 128  # rows of a map read here and there, with all around them, until they are given back
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ def relevant_scores(
     asking = asking[np.argsort(relevance.query_codes[asking], kind="stable")]
     wanted, first = np.unique(relevance.query_codes[asking], return_index=True)
     scores, owners, columns = [np.empty(0)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    touched = 0
     for code, alike in zip(wanted, np.split(asking, first)[1:], strict=True):
         low, high = np.searchsorted(codes, (code, code + 1))
         members = by_code[low:high]
@@ -52,6 +55,11 @@ def relevant_scores(
             scores.append(table[kept])
             owners.append(np.repeat(alike[part], kept.sum(axis=1)))
             columns.append(np.broadcast_to(members, table.shape)[kept])
+        touched += len(alike) + len(members)
+        if touched > TOUCHED:
+            release(queries.vectors)
+            release(gallery.vectors)
+            touched = 0
     found, places = np.concatenate(scores), relevance.places[np.concatenate(columns)]
     order = np.lexsort((places, -found, np.concatenate(owners)))
     return found[order], places[order]

@@ -6,7 +6,8 @@ approximate score could reach the k-th of them are scored exactly and merged, ti
 
 import numpy as np
 
-from mltool.retrieval._products import Bound
+from mltool.retrieval._bounds import Bound
+from mltool.retrieval._showing import Found
 from mltool.retrieval._vectors import Side, originals, score_pairs
 
 
@@ -14,35 +15,49 @@ class Selecting:
     """Visits strips of scores and ends with every query's nearest rows.
 
     `own` [Q] is the gallery row that a query does not count (-1 = none), `places` [N] the order
-    of ties.
+    of ties, `surplus` [N] the rows that are nobody's neighbour.
     """
 
     def __init__(
-        self, queries: Side, gallery: Side, *, k: int, own: np.ndarray, places: np.ndarray
+        self,
+        queries: Side,
+        gallery: Side,
+        *,
+        k: int,
+        own: np.ndarray,
+        places: np.ndarray,
+        surplus: np.ndarray,
     ) -> None:
         self.queries, self.gallery, self.k = queries, gallery, k
-        self.own, self.places = own, places
+        self.own, self.places, self.surplus = own, places, surplus
         self.rows = np.full((len(queries), k), -1, np.int64)
         self.scores = np.full((len(queries), k), -np.inf)  # exact, best first
-        self.surplus = _surplus(gallery, places, k + 1)
+
+    def limits(self, rows: slice, bound: Bound) -> np.ndarray:
+        """Approximate scores [n] that the next neighbour must reach; -inf without k of them."""
+        kth = self.scores[rows, -1]
+        held = ~np.isneginf(kth)
+        limits = np.full(len(kth), -np.inf)
+        limits[held] = kth[held] - bound.around(kth[held])
+        return limits
+
+    def take(self, found: Found, bound: Bound) -> None:
+        """Merge some scores."""
+        kept = ~self.surplus[found.columns] & (found.columns != self.own[found.queries])
+        if kept.any():
+            self._merge(found.queries[kept], found.columns[kept])
 
     def visit(self, scores: np.ndarray, row: int, column: int, bound: Bound) -> None:
         """Merge a strip whose first query is `row`, first gallery row `column`."""
-        part = slice(row, row + len(scores))
         width = scores.shape[1]
         surplus = self.surplus[column : column + width]
-        kth = self.scores[part, -1]
-        open_rows = np.flatnonzero(np.isneginf(kth))
-        limit = np.where(np.isneginf(kth), -1e3, kth)
-        limit -= bound.around(limit)
+        limits = self.limits(slice(row, row + len(scores)), bound)
+        open_rows = np.flatnonzero(np.isneginf(limits))
         if width > self.k + 1 and len(open_rows):
-            limit[open_rows] = _kth_best(scores[open_rows], self.k + 1, surplus, bound)
-        mask = scores >= np.nextafter(limit.astype(scores.dtype), -np.inf)[:, None]
-        mask[:, surplus] = False
+            limits[open_rows] = _kth_best(scores[open_rows], self.k + 1, surplus, bound)
+        mask = scores >= np.nextafter(limits.astype(scores.dtype), -np.inf)[:, None]
         rows, columns = np.divmod(np.flatnonzero(mask), width)
-        other = columns + column != self.own[part][rows]
-        if other.any():
-            self._merge(rows[other] + row, columns[other] + column)
+        self.take(Found(rows + row, columns + column, scores[:0]), bound)
 
     def doubtful(self, rows: np.ndarray, scores: np.ndarray, bound: Bound) -> float:
         """Part of the sampled scores [n, m] of the queries `rows` that would need exact ones."""
@@ -77,7 +92,7 @@ def _kth_best(scores: np.ndarray, k: int, surplus: np.ndarray, bound: Bound) -> 
     return reached - bound.around(reached)
 
 
-def _surplus(gallery: Side, places: np.ndarray, most: int) -> np.ndarray:
+def surplus_of(gallery: Side, places: np.ndarray, most: int) -> np.ndarray:
     """Mask [N] of the rows that can be nobody's neighbour: `most` equal ones come before them."""
     surplus = np.zeros(len(gallery), bool)
     original = originals(gallery)

@@ -1,23 +1,20 @@
 """Walking over all pairs of two sides block by block, on all cores, within a memory limit."""
 
-import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from mltool.errors import ResourceError
-from mltool.retrieval._products import Bound, Operand, Precision, Products, scores_of
-from mltool.retrieval._vectors import Side, release
-
-# visit(scores [b, n], first query row, first gallery row, bound): may overwrite the scores
-Visit = Callable[[np.ndarray, int, int, Bound], None]
+from mltool.files.stacked import release
+from mltool.retrieval._blocks import blocks
+from mltool.retrieval._bounds import Precision
+from mltool.retrieval._products import Products
+from mltool.retrieval._showing import STRIP, WHOLE, Visitor, show
+from mltool.retrieval._tile import Operand
+from mltool.retrieval._vectors import Side
 
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)  # rows of a block, the largest that fits
-STRIP = 2**19  # scores that one visit sees: they stay in a core's cache
-STRIP_BYTES = 64  # temporary bytes of a visit for each of its scores
-SQUARE = 64  # side of the squares in which a block is transposed: fewer pages than a TLB holds
+WIDEST = 4  # bytes of a stored component
+STRIP_BYTES, WHOLE_BYTES = 8, 64  # temporary bytes for each score compared, or shown whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,7 @@ class Plan:
     block: int  # rows of a block on either side
     keep: bool  # rounded rows of the gallery stay in memory
     threads: int
+    release: bool  # pages of mapped vectors are given back after each tile
     peak_bytes: int  # what the sweep allocates at most, beside its result
 
 
@@ -35,57 +33,49 @@ def plan(
 ) -> Plan:
     """The largest blocks within `max_memory` bytes. Raises ResourceError if none fits."""
     width = {"float64": 8, "float32": 4, "bfloat16": 2}[precision]
-    tile = {"float64": 8, "float32": 4, "bfloat16": 6}[precision]
-    longest = max(len(queries), len(gallery), 1)
-    kept = len(gallery) * gallery.dim * width
+    tile = {"float64": 8, "float32": 4, "bfloat16": 4}[precision]
+    mutual = queries is gallery
+    mapped = sum(len(side) * side.dim * WIDEST for side in (queries, gallery))
     for block in BLOCKS:
-        rows = min(block, longest)
-        strip = min(STRIP, rows * rows) * STRIP_BYTES * threads
-        peak = rows * rows * tile + 2 * rows * queries.dim * (16 + width) + strip
+        rows, columns = (max(1, min(block, len(side))) for side in (queries, gallery))
+        # what is used once need not be kept
+        kept = len(gallery) * gallery.dim * width * (mutual or len(queries) > block)
+        scores = rows * columns
+        strip = min(STRIP, scores) * STRIP_BYTES + min(WHOLE, scores) * WHOLE_BYTES
+        peak = scores * tile + (rows + columns) * queries.dim * (8 + width) + strip * threads
         if peak <= max_memory:
-            keep = peak + kept <= max_memory
-            return Plan(block, keep, threads, peak + kept * keep)
+            keep = 0 < kept <= max_memory - peak
+            peak += kept * keep
+            return Plan(block, keep, threads, peak + mapped > max_memory, peak)
     raise ResourceError(
         f"searching {len(queries)} x {len(gallery)} vectors of {gallery.dim} dimensions takes at "
         f"least {peak / 2**20:.0f} MiB; raise --max-memory"
     )
 
 
-def sweep(queries: Side, gallery: Side, visit: Visit, *, products: Products, plan: Plan) -> None:
-    """Show `visit` the scores of every pair once, strips of a block at a time and in parallel.
+def sweep(visitor: Visitor, *, products: Products, plan: Plan) -> None:
+    """Show the scores of every pair of rows to `visitor` once, in parallel.
 
-    With queries and gallery being the same object every product serves both of its sides. Strips
-    that are visited at the same time hold different queries.
+    With queries and gallery being the same object every product serves both of its sides. Scores
+    that are shown at the same time are of different queries.
     """
+    queries, gallery = visitor.queries, visitor.gallery
     mutual = queries is gallery
     operands = _Operands(gallery, products, plan)
-    with ThreadPoolExecutor(plan.threads) as pool:
+    with products.alone(), ThreadPoolExecutor(plan.threads) as pool:
         for i, rows in enumerate(blocks(len(queries), plan.block)):
             left = operands.of(i) if mutual else products.operand(queries, rows)
             for j, columns in enumerate(blocks(len(gallery), plan.block)):
                 if mutual and j < i:
                     continue
                 right = left if mutual and i == j else operands.of(j)
-                scores, bound = scores_of(products, left, right, gallery)
-                _visit_rows(pool, visit, scores, rows.start, columns.start, bound)
-                if mutual and i != j:
-                    _visit_columns(pool, visit, scores, columns.start, rows.start, bound)
-            release(queries.vectors)
-            release(gallery.vectors)
-
-
-def blocks(count: int, size: int) -> Iterator[slice]:
-    """Slices of `size` rows that cover `count` rows."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
+                tile = products.tile(left, right, gallery)
+                show(visitor, tile, rows, columns, mutual and i != j, pool, plan.threads)
+                if plan.release:
+                    release(queries.vectors)
+                    release(gallery.vectors)
+    release(queries.vectors)
+    release(gallery.vectors)
 
 
 class _Operands:
@@ -104,28 +94,3 @@ class _Operands:
         if self._keep:
             self._kept[number] = made
         return made
-
-
-def _visit_rows(
-    pool: ThreadPoolExecutor, visit: Visit, scores: np.ndarray, row: int, column: int, bound: Bound
-) -> None:
-    def work(part: slice) -> None:
-        visit(scores[part], row + part.start, column, bound)
-
-    list(pool.map(work, blocks(len(scores), _height(scores.shape[1]))))
-
-
-def _visit_columns(
-    pool: ThreadPoolExecutor, visit: Visit, scores: np.ndarray, row: int, column: int, bound: Bound
-) -> None:
-    def work(part: slice) -> None:
-        turned = np.empty((part.stop - part.start, len(scores)), scores.dtype)
-        for square in blocks(len(scores), SQUARE):
-            turned[:, square] = scores[square, part].T
-        visit(turned, row + part.start, column, bound)
-
-    list(pool.map(work, blocks(scores.shape[1], _height(len(scores)))))
-
-
-def _height(width: int) -> int:
-    return max(1, STRIP // max(1, width))

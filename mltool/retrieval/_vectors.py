@@ -6,25 +6,29 @@ everything); dot: the product times a power of two; euclidean: minus the squared
 power of two.
 """
 
-import itertools
-import mmap
 from dataclasses import dataclass
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, NotFiniteError
+from mltool.files.manifest import examples
+from mltool.files.stacked import Stacked, release
+from mltool.retrieval._blocks import blocks, in_parallel
 
 CHUNK = 4096  # components summed at a time; numpy's own buffers would split longer rows anyhow
-PAIRS = 2**20  # float64 components gathered at a time for pairs
-ROWS = 4096  # rows read at a time
+CACHED = 2**17  # float64 components worked on at a time: they stay in a core's cache
+ROWS = 4096  # rows compared at a time to find equal ones
+MAPPED = 2**24  # components of a map read between two times that its pages are given back
+USUAL = 2.0**-100, 2.0**100  # factors that float32 multiplies by without over- or underflow
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
     """Vectors with what ordering them needs; made by `side` or `sides`."""
 
-    vectors: np.ndarray  # [N, D] floats, perhaps a memory map
+    vectors: np.ndarray | Stacked  # [N, D] floats, perhaps memory maps
     factors: np.ndarray  # [N] float64 that bring each row's norm to at most 1
+    squares: np.ndarray  # [N] float64, that norm's square
     keys: np.ndarray  # [N] float64, equal for equal rows and else hardly ever
     names: np.ndarray  # [N] 'S'
     metric: str
@@ -42,10 +46,24 @@ class Side:
         block *= self.factors[rows, None]
         return block
 
+    def rounded(self, rows: slice) -> np.ndarray:
+        """The same in float32, each row at most 2**-22 from it."""
+        factors = self.factors[rows]
+        used = factors[factors != 0]
+        if len(used) and not USUAL[0] < used.min() <= used.max() < USUAL[1]:
+            return self.prepared(rows).astype(np.float32)
+        block = self.vectors[rows]
+        return np.multiply(block, factors[:, None].astype(np.float32), dtype=np.float32)
+
     def part(self, rows: slice) -> "Side":
         """The same for some of the rows."""
-        vectors, factors, keys = self.vectors[rows], self.factors[rows], self.keys[rows]
-        return Side(vectors, factors, keys, self.names[rows], self.metric)
+        vectors = self.vectors
+        cut = vectors.part(rows) if isinstance(vectors, Stacked) else vectors[rows]
+        return self._with(cut, rows)
+
+    def take(self, rows: np.ndarray) -> "Side":
+        """The same for the rows given by number, copied."""
+        return self._with(self.vectors[rows], rows)
 
     def places(self) -> np.ndarray:
         """Place of each row [N] in the order of the names' UTF-8 bytes: the order of ties."""
@@ -55,10 +73,14 @@ class Side:
         places[np.argsort(self.names, kind="stable")] = np.arange(len(self))
         return places
 
+    def _with(self, vectors: np.ndarray | Stacked, rows: slice | np.ndarray) -> "Side":
+        factors, squares, keys = self.factors[rows], self.squares[rows], self.keys[rows]
+        return Side(vectors, factors, squares, keys, self.names[rows], self.metric)
+
 
 def sides(
-    queries: tuple[np.ndarray, np.ndarray],
-    gallery: tuple[np.ndarray, np.ndarray] | None,
+    queries: tuple[np.ndarray | Stacked, np.ndarray],
+    gallery: tuple[np.ndarray | Stacked, np.ndarray] | None,
     *,
     metric: str,
 ) -> tuple[Side, Side]:
@@ -76,10 +98,10 @@ def sides(
     measured = [_measure(vectors, names) for vectors, names in both]
     largest = max(float(norms.max(initial=0.0)) for norms, _ in measured)
     exponent = np.clip(np.ceil(np.log2(largest)), -500, 500) if largest > 0 else 0.0
-    made = [
-        Side(vectors, _factors(norms, metric, 2.0**-exponent), keys, names, metric)
-        for (vectors, names), (norms, keys) in zip(both, measured, strict=True)
-    ]
+    made = []
+    for (vectors, names), (norms, keys) in zip(both, measured, strict=True):
+        factors = _factors(norms, metric, 2.0**-exponent)
+        made.append(Side(vectors, factors, (norms * factors) ** 2, keys, names, metric))
     return made[0], made[-1]
 
 
@@ -88,19 +110,14 @@ def score_pairs(
 ) -> np.ndarray:
     """Exact scores [n] of n pairs. The same pair has the same bits in every call."""
     scores = np.empty(len(query_rows))
-    order = np.argsort(query_rows, kind="stable")
-    edges = np.flatnonzero(np.diff(query_rows[order], prepend=-1, append=-1)).tolist()
-    step = max(1, PAIRS // max(1, queries.dim))
-    for start, stop in itertools.pairwise(edges):
-        query = queries.vectors[query_rows[order[start]]].astype(np.float64)
-        for first in range(start, stop, step):
-            pairs = order[first : min(first + step, stop)]
-            rows = gallery.vectors[gallery_rows[pairs]].astype(np.float64)
-            if gallery.metric == "euclidean":
-                rows -= query
-                scores[pairs] = -_sum("nd,nd->n", rows, rows)
-            else:
-                scores[pairs] = _sum("nd,d->n", rows, query)
+    for part in blocks(len(query_rows), max(1, CACHED // max(1, queries.dim))):
+        left = queries.vectors[query_rows[part]].astype(np.float64)
+        right = gallery.vectors[gallery_rows[part]].astype(np.float64)
+        if gallery.metric == "euclidean":
+            right -= left
+            scores[part] = -_sum("nd,nd->n", right, right)
+        else:
+            scores[part] = _sum("nd,nd->n", left, right)
     return scores * (queries.factors[query_rows] * gallery.factors[gallery_rows])
 
 
@@ -146,15 +163,6 @@ def public(scores: np.ndarray, side: Side) -> np.ndarray:
     return -np.sqrt(-np.minimum(scores, 0.0)) / factor
 
 
-def release(vectors: np.ndarray) -> None:
-    """Give the pages of a memory map back to the system, which keeps them cached as it can."""
-    base: object = vectors
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
 def _sum(subscripts: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     # einsum adds the products of one pair of rows in an order that depends on their length alone
     # (a test holds it to that); a matrix product would not
@@ -171,21 +179,24 @@ def _factors(norms: np.ndarray, metric: str, scale: float) -> np.ndarray:
     return np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)
 
 
-def _measure(vectors: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _measure(vectors: np.ndarray | Stacked, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Norms and keys [N] of the rows. Raises InputError for values that are not finite."""
     norms, keys = np.empty(len(vectors)), np.empty(len(vectors))
     direction = np.random.default_rng(0).standard_normal((1, vectors.shape[1]))
-    for start in range(0, len(vectors), ROWS):
-        block = np.asarray(vectors[start : start + ROWS], np.float64)
+
+    def work(part: slice) -> None:
+        block = vectors[part].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            norms[start : start + ROWS] = np.sqrt(_sum("nd,nd->n", block, block))
-            keys[start : start + ROWS] = _sum("nd,md->nm", block, direction)[:, 0]
-    release(vectors)
+            norms[part] = np.sqrt(_sum("nd,nd->n", block, block))
+            keys[part] = _sum("nd,md->nm", block, direction)[:, 0]
+
+    for rows in blocks(len(vectors), max(1, MAPPED // vectors.shape[1])):
+        in_parallel(work, rows, max(1, CACHED // vectors.shape[1]))
+        release(vectors)
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
-        name = names[bad[0]].decode(errors="replace")
-        raise InputError(
-            f"{len(bad)} vectors hold NaN or infinite values, the first is that of {name!r}; "
-            "embed again with a model that is not damaged"
+        raise NotFiniteError(
+            f"{len(bad)} vectors hold NaN or infinite values, the first is that of "
+            f"{examples(names[bad], 1)}; embed again with a model that is not damaged"
         )
     return norms, keys

@@ -50,18 +50,19 @@ def run(request: EvaluateRequest) -> str:
     for path in (request.per_query, request.per_class, request.run, request.output):
         if path is not None:
             atomic.check_writable(path)
-    queries = shards.read_many(shards.expand(request.queries))
-    gallery = shards.read_many(shards.expand(request.gallery)) if request.gallery else None
-    report = evaluate(
-        queries,
-        gallery,
-        metrics=[name.strip() for name in request.metrics.split(",")],
-        keep_self=request.keep_self,
-        any_model=request.any_model,
-        bootstrap=request.bootstrap,
-        seed=request.seed,
-        resources=resources,
-    )
+    queries = shards.open_many(shards.expand(request.queries))
+    gallery = shards.open_many(shards.expand(request.gallery)) if request.gallery else None
+    with shards.naming_files([request.queries, request.gallery]):
+        report = evaluate(
+            queries,
+            gallery,
+            metrics=[name.strip() for name in request.metrics.split(",")],
+            keep_self=request.keep_self,
+            any_model=request.any_model,
+            bootstrap=request.bootstrap,
+            seed=request.seed,
+            resources=resources,
+        )
     text = canonical.to_json(reports.as_record(report))
     _write(request, report, text, queries, gallery)
     if request.run:

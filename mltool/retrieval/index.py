@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mltool.errors import InputError, UsageError
+from mltool.errors import InputError, NotFiniteError, UsageError
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
 from mltool.files.manifest import check_unique
 from mltool.files.search_index import SearchIndex
+from mltool.files.stacked import release
+from mltool.retrieval._blocks import blocks
 from mltool.retrieval._factory import TRAINED_PER_LIST, factory_of
 from mltool.retrieval._joining import check_comparable, join_labels, own_rows
-from mltool.retrieval._tiles import blocks
 from mltool.retrieval._tuning import search_faiss, tune
-from mltool.retrieval._vectors import release
 
 if TYPE_CHECKING:
     import faiss
@@ -136,7 +136,7 @@ def search_index(
     index = load(about)
     vectors = prepare(np.asarray(queries.vectors, np.float32), about.metric)
     if not np.isfinite(vectors).all():
-        raise InputError("the queries hold NaN or infinite values; embed them again")
+        raise NotFiniteError("the queries hold NaN or infinite values; embed them again")
     own = None if keep_self else own_rows(queries.names, about.names)
     scores, rows = search_faiss(index, vectors, k, own)
     if about.metric == "euclidean":

@@ -1,18 +1,20 @@
 """`mltool index` and `mltool search` as library calls: files in, one file or hits out."""
 
 import logging
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mltool.errors import UsageError
-from mltool.files import atomic, embeddings, search_index, shards
+from mltool.errors import InputError, UsageError
+from mltool.files import atomic, embeddings, safe_h5, search_index, shards
 from mltool.files import hits as hit_files
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History, extend, merge, record
 from mltool.files.hits import Hits
+from mltool.files.stacked import release
 from mltool.options import parse_size
-from mltool.retrieval._vectors import release
 from mltool.retrieval.index import build
 from mltool.retrieval.index import search_index as search_by_index
 from mltool.retrieval.knn import Resources
@@ -36,7 +38,7 @@ class SearchRequest:
     """The options of `mltool search`, by their names there; see its help."""
 
     db: str
-    queries: str
+    queries: list[str]
     k: int
     output: str | None
     min_score: float | None
@@ -78,24 +80,43 @@ def run_index(request: IndexRequest) -> None:
     )
 
 
-def run_search(request: SearchRequest, queries: Embeddings) -> Hits:
+def open_queries(texts: Sequence[str]) -> Embeddings:
+    """The embeddings that the texts name: files, folders of shards, globs. Raises InputError."""
+    paths = [path for text in texts for path in shards.expand(text)]
+    for path in paths:
+        if os.path.isfile(path) and not safe_h5.is_hdf5(path):
+            raise InputError(f"{path} holds no embeddings; to search for images say --model MODEL")
+    return shards.open_many(paths)
+
+
+def run_search(
+    request: SearchRequest,
+    queries: Embeddings,
+    *,
+    inputs: Sequence[tuple[str, str, str]] | None = None,
+    model: Mapping[str, object] | None = None,
+) -> Hits:
     """Search for `queries`, and write the hits if a file was asked for.
 
+    Images were made queries of by `inputs` (option, path, digest) with the settings `model`.
     Raises UsageError, InputError, ResourceError.
     """
     if request.k < 1:
         raise UsageError(f"-k {request.k}: ask for 1 hit or more")
     if request.output is not None:
         atomic.check_writable(request.output)
-    found, history, digest = _search(request, queries)
+    with shards.naming_files([request.db, *(request.queries if inputs is None else ())]):
+        found, history, digest = _search(request, queries)
     if request.min_score is not None:
         found = found.at_least(request.min_score)
     if request.output is not None:
+        if inputs is None:
+            inputs = [("queries", text, queries.digest) for text in request.queries]
         settings = ("k", "min_score", "skip_self", "any_model")
         step = record(
             "search",
-            inputs=[("db", request.db, digest), ("queries", request.queries, queries.digest)],
-            settings={key: getattr(request, key) for key in settings},
+            inputs=[("db", request.db, digest), *inputs],
+            settings={key: getattr(request, key) for key in settings} | dict(model or {}),
             counts={"queries": len(queries), "hits": int(np.count_nonzero(found.names != b""))},
         )
         hit_files.write(request.output, found, extend(history, queries.history, record=step))
@@ -112,9 +133,11 @@ def _search(request: SearchRequest, queries: Embeddings) -> tuple[Hits, History,
         )
         return found, about.history, about.digest
     resources = Resources(
-        max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
+        max_memory=parse_size(request.max_memory),
+        device="cpu" if request.device == "auto" else request.device,
+        threads=request.threads,
     )
-    gallery = shards.read_many(shards.expand(request.db))
+    gallery = shards.open_many(shards.expand(request.db))
     found = search(
         queries,
         gallery,

@@ -12,19 +12,15 @@ from typing import Literal
 
 import numpy as np
 
+from mltool.retrieval._blocks import blocks, cores
+from mltool.retrieval._bounds import Precision, usual_bound
+from mltool.retrieval._copies import copies_of
 from mltool.retrieval._counting import Counting
-from mltool.retrieval._products import (
-    Precision,
-    available,
-    products_of,
-    speed,
-    start_up,
-    usual_bound,
-)
+from mltool.retrieval._products import available, products_of, speed, start_up
 from mltool.retrieval._relevance import Relevance
-from mltool.retrieval._selecting import Selecting
-from mltool.retrieval._tiles import Plan, blocks, cores, plan, sweep
-from mltool.retrieval._vectors import Side, public
+from mltool.retrieval._selecting import Selecting, surplus_of
+from mltool.retrieval._tiles import Plan, plan, sweep
+from mltool.retrieval._vectors import Side, originals, public
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +75,25 @@ def neighbors(
     `own` is -1 where there is none, None where nobody has one.
     `queries is gallery` searches all against all with half the products. Raises ResourceError.
     """
-    places = gallery.places()
+    places, size = gallery.places(), len(gallery)
     own = np.full(len(queries), -1) if own is None else own
-    parts = list(blocks(len(queries), max(1, resources.max_memory // (4 * KEPT_BYTES * k))))
+    surplus = surplus_of(gallery, places, k + 1)
+    kept = np.flatnonzero(~surplus)
+    if _is_worth(len(kept), gallery, resources):  # then they are nobody's neighbours either way
+        inverse = np.full(size + 1, -1)
+        inverse[kept] = np.arange(len(kept))
+        own, places, surplus = inverse[own], places[kept], surplus[kept]
+        gallery = gallery.take(kept)
+    else:
+        kept = np.arange(size)
     found = []
-    for rows in parts:
-        asking = queries if len(parts) == 1 else queries.part(rows)
-        selecting = Selecting(asking, gallery, k=k, own=own[rows], places=places)
+    for rows in blocks(len(queries), max(1, resources.max_memory // (4 * KEPT_BYTES * k))):
+        whole = rows == slice(0, len(queries))
+        asking = queries if whole else queries.part(rows)
+        selecting = Selecting(asking, gallery, k=k, own=own[rows], places=places, surplus=surplus)
         _run(selecting, resources)
-        found.append(Neighbors(selecting.rows, public(selecting.scores, gallery)))
+        named = np.append(kept, -1)[selecting.rows]
+        found.append(Neighbors(named, public(selecting.scores, gallery)))
     empty = [Neighbors(np.empty((0, k), np.int64), np.empty((0, k)))]
     return Neighbors(
         np.concatenate([part.rows for part in found or empty]),
@@ -111,12 +117,23 @@ def ranks(
     """
     if depth is None:
         depth = np.full(len(queries), len(gallery) + 1)
+    equal = originals(gallery)
+    copies = None
+    if equal is not None and _is_worth(len(np.unique(equal)), gallery, resources):
+        copies = copies_of(equal, relevance)
     for rows in _affordable(relevance.counts(), resources.max_memory // (4 * RELEVANT_BYTES)):
         whole = rows == slice(0, len(queries))
         asking = queries if whole else queries.part(rows)
-        counting = Counting(asking, gallery, relevance.part(rows), depth[rows])
+        part = relevance.part(rows)
+        counting = Counting(asking, gallery, part, depth[rows], equal=equal, copies=copies)
         _run(counting, resources)
         yield Ranks(rows.start, counting.starts, *counting.ranks())
+
+
+def _is_worth(count: int, gallery: Side, resources: Resources) -> bool:
+    """Whether comparing with a copy of so many gallery rows is less work, and fits."""
+    size = count * gallery.dim * gallery.vectors.dtype.itemsize
+    return 2 * count < len(gallery) and 4 * size <= resources.max_memory
 
 
 def _affordable(counts: np.ndarray, most: int) -> Iterator[slice]:
@@ -137,8 +154,7 @@ def _run(visitor: Counting | Selecting, resources: Resources) -> None:
     queries, gallery = visitor.queries, visitor.gallery
     chosen = plan(queries, gallery, precision, max_memory=resources.max_memory, threads=threads)
     logger.info("%s", _description(queries, gallery, precision, chosen))
-    products = products_of(precision, resources.device)
-    sweep(queries, gallery, visitor.visit, products=products, plan=chosen)
+    sweep(visitor, products=products_of(precision, resources.device), plan=chosen)
 
 
 def _description(queries: Side, gallery: Side, precision: str, chosen: Plan) -> str:
@@ -167,7 +183,8 @@ def _choose(
     scores = _rough_scores(queries.prepared(rows), gallery, _spread(len(gallery), SAMPLE[1]))
 
     def seconds(precision: Precision) -> float:
-        part = visitor.doubtful(rows, scores, usual_bound(precision, gallery))
+        bound = usual_bound(precision, dim=gallery.dim, metric=gallery.metric)
+        part = visitor.doubtful(rows, scores, bound)
         exact = part * pairs * SECONDS_PER_PAIR * (gallery.dim + 50) / threads
         return start_up(precision) + work / speed(precision, device, threads) + exact
 

@@ -1,11 +1,12 @@
-"""Pictures of embeddings: rankings with right and wrong marked, and the plane of t-SNE.
+"""Pictures: rankings with right and wrong marked, the plane of t-SNE, curves.
 
 t-SNE: van der Maaten, Hinton, "Visualizing Data using t-SNE", 2008.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +96,24 @@ def tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> bytes:
     axes.set_title(f"t-SNE of {shown} embeddings, perplexity {perplexity:.3g}")
     axes.set_xticks([])
     axes.set_yticks([])
+    return _png(figure)
+
+
+def lines(
+    x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str
+) -> bytes:
+    """PNG of curves by name over common places `x`; `across` and `up` say what the axes are.
+
+    Raises UsageError without matplotlib.
+    """
+    figure = _figure_class()(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), style in zip(curves.items(), cycle(("-o", "--s", ":^")), strict=False):
+        axes.plot(x, values, style, markersize=4, label=name)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
     return _png(figure)
 
 

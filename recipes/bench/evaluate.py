@@ -9,12 +9,12 @@ computes precision@1, R-precision and MAP@R, faiss only the neighbours that R-pr
 Ratios are theirs / ours.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
 from pathlib import Path
 
+import _arguments
 import _clustered
 import _process
 import _report
@@ -70,22 +70,17 @@ def grow(folder: Path, rows: list[int], facts: dict[str, object]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=60_502)
-    parser.add_argument("--classes", type=int, default=11_316)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--noise", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--growth", type=int, nargs="*")
+    parser = _arguments.parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0)
+    parser.add_argument("--classes", type=int, default=_arguments.SOP_CLASSES)
     given = parser.parse_args()
-    facts: dict[str, object] = {"dim": given.dim, "noise": given.noise}
+    facts = _arguments.facts(given)
     with tempfile.TemporaryDirectory() as folder:
         if given.growth:
             grow(Path(folder), given.growth, facts)
             return
         file = Path(folder) / "test.h5"
         sizes = {"rows": given.rows, "classes": given.classes}
-        _clustered.write(file, **sizes, **facts)
+        _clustered.write(file, **sizes, dim=given.dim, noise=given.noise)
         compare(file, {**sizes, **facts}, given.rounds)
 
 

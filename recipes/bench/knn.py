@@ -4,21 +4,24 @@
     python recipes/bench/knn.py --rows 20000 --rounds 2
     python recipes/bench/knn.py --growth 10000 100000 1000000
 
-`limit` is the bare product of the same rows in the same blocks (numpy's float32; torch's bfloat16
-with its conversion to float32, if the processor has it). All against all needs half the products,
-so its fraction may exceed 1.
+`limit` is the bare product of the same rows in the same blocks (numpy's float32; torch's bfloat16,
+if the processor has it); `ratio` is the fraction of it that the whole search reaches. All against
+all needs half the products, so its fraction may exceed 1. With `--growth`, 1,000 queries
+and all rows are in memory; `search.py` and `evaluate.py` measure whole processes.
 """
 
 import argparse
 from collections.abc import Callable
 
+import _arguments
 import _clustered
 import _report
 import numpy as np
 
 from mltool.retrieval import _products, knn
+from mltool.retrieval._blocks import blocks
+from mltool.retrieval._bounds import Precision
 from mltool.retrieval._relevance import Relevance
-from mltool.retrieval._tiles import blocks
 from mltool.retrieval._vectors import Side, sides
 
 BLOCK = 4096
@@ -35,16 +38,29 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[Side, np.ndarray]:
     return sides((vectors, names), None, metric="cosine")[0], labels
 
 
-def product(queries: Side, gallery: Side, precision: _products.Precision) -> Callable[[], object]:
-    """The bare products of all pairs of rows."""
+def product(queries: Side, gallery: Side, precision: Precision) -> Callable[[], object]:
+    """The bare products of all pairs of rows, by all cores, into memory that is used again."""
     products = _products.products_of(precision, "cpu")
-    left = [products.operand(queries, rows) for rows in blocks(len(queries), BLOCK)]
-    right = [products.operand(gallery, rows) for rows in blocks(len(gallery), BLOCK)]
+    left = [products.operand(queries, rows).data for rows in blocks(len(queries), BLOCK)]
+    right = [products.operand(gallery, rows).data for rows in blocks(len(gallery), BLOCK)]
+    if precision == "bfloat16":
+        import torch
+
+        buffer = torch.empty(BLOCK, BLOCK, dtype=torch.bfloat16)
+
+        def multiply(one: torch.Tensor, other: torch.Tensor) -> None:
+            torch.mm(one, other.T, out=buffer.view(-1)[: len(one) * len(other)].view(len(one), -1))
+    else:
+        room = np.empty(BLOCK * BLOCK, np.float32)
+
+        def multiply(one: np.ndarray, other: np.ndarray) -> None:
+            out = room[: len(one) * len(other)].reshape(len(one), -1)
+            np.matmul(one, other.T, out=out)
 
     def work() -> None:
         for one in left:
             for other in right:
-                products.multiply(one, other)
+                multiply(one, other)
 
     return work
 
@@ -80,8 +96,8 @@ def compare(given: argparse.Namespace) -> None:
                 rounds=given.rounds,
             )
             gflops = {"limit_gflops": round(flops / found["theirs_s"] / 1e9)}
-            facts = {"rows": given.rows, "dim": given.dim, "noise": given.noise}
-            _report.append("knn", case=name, precision=precision, **facts, **found, **gflops)
+            about = {"rows": given.rows, **_arguments.facts(given)}
+            _report.append("knn", case=name, precision=precision, **about, **found, **gflops)
 
 
 def grow(given: argparse.Namespace) -> None:
@@ -94,17 +110,12 @@ def grow(given: argparse.Namespace) -> None:
                 queries, gallery, k=10, own=None, resources=knn.Resources()
             )
         )
-        _report.append("knn", case="growth", rows=rows, dim=given.dim, seconds=round(taken, 3))
+        fields = _arguments.facts(given) | {"seconds": round(taken, 3)}
+        _report.append("knn", case="growth", rows=rows, queries=len(queries), **fields)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=60_502)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--noise", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--growth", type=int, nargs="*")
-    given = parser.parse_args()
+    given = _arguments.parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0).parse_args()
     (grow if given.growth else compare)(given)
 
 

@@ -2,6 +2,7 @@
 
     python recipes/bench/search.py                       # 1,000,000 x 512
     python recipes/bench/search.py --rows 50000 --types flat ivf hnsw
+    python recipes/bench/search.py --growth 10000 100000 1000000 --types ivf
 
 Every line has the recall that was measured when the index was built.
 """
@@ -11,6 +12,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import _arguments
 import _clustered
 import _process
 import _report
@@ -48,42 +50,40 @@ def searched(case: str, facts: dict[str, object], words: tuple[object, ...], rou
     )
 
 
+def measure(folder: Path, rows: int, given: argparse.Namespace) -> None:
+    """Exact search, then each kind of index: built, searched by many queries and by one."""
+    facts = {"rows": rows, **_arguments.facts(given)}
+    gallery, index = folder / "gallery.h5", folder / "gallery.index"
+    classes = max(1, rows // 10)
+    _clustered.write(gallery, rows=rows, dim=given.dim, classes=classes, noise=given.noise)
+    many, one = (write_queries(folder, gallery, min(rows, count)) for count in (QUERIES, 1))
+    hits = folder / "hits.h5"
+    searched("exact, many queries", facts, (gallery, many, "-o", hits), given.rounds)
+    searched("exact, one query", facts, (gallery, one), given.rounds)
+    for kind in given.types:
+        built = _process.mltool("index", gallery, "-o", index, "--type", kind, "-q")
+        with h5py.File(index) as file:
+            about = {"type": kind, "recall": round(float(file.attrs["recall"]), 4)}
+        known = facts | about
+        _report.append(
+            "search",
+            case="index",
+            **known,
+            seconds=round(built.seconds, 2),
+            peak_mib=round(built.peak_mib),
+            index_mib=round(index.stat().st_size / 2**20),
+        )
+        searched("index, many queries", known, (index, many, "-o", hits), given.rounds)
+        searched("index, one query", known, (index, one), given.rounds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--noise", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = _arguments.parser(__doc__, rows=1_000_000, noise=1.0)
     parser.add_argument("--types", nargs="*", default=["flat", "ivf", "ivfpq"])
     given = parser.parse_args()
-    facts: dict[str, object] = {"rows": given.rows, "dim": given.dim}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        gallery, index = folder / "gallery.h5", folder / "gallery.index"
-        classes = max(1, given.rows // 10)
-        _clustered.write(
-            gallery, rows=given.rows, dim=given.dim, classes=classes, noise=given.noise
-        )
-        many, one = (write_queries(folder, gallery, count) for count in (QUERIES, 1))
-        hits = folder / "hits.h5"
-        searched("exact, 1000 queries", facts, (gallery, many, "-o", hits), given.rounds)
-        searched("exact, one query", facts, (gallery, one), given.rounds)
-        for kind in given.types:
-            built = _process.mltool("index", gallery, "-o", index, "--type", kind, "-q")
-            with h5py.File(index) as file:
-                about = {"type": kind, "recall": round(float(file.attrs["recall"]), 4)}
-            _report.append(
-                "search",
-                case="index",
-                **facts,
-                **about,
-                seconds=round(built.seconds, 2),
-                peak_mib=round(built.peak_mib),
-                index_mib=round(index.stat().st_size / 2**20),
-            )
-            known = facts | about
-            searched("index, 1000 queries", known, (index, many, "-o", hits), given.rounds)
-            searched("index, one query", known, (index, one), given.rounds)
+    for rows in given.growth or [given.rows]:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder), rows, given)
 
 
 if __name__ == "__main__":

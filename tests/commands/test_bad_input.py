@@ -154,6 +154,8 @@ def test_vectors_that_are_not_numbers(tmp_path: Path, run: Run) -> None:
     data[start : start + 4] = np.float32(np.nan).tobytes()
     path.write_bytes(data)
     refused(run("evaluate", path, status=5), "nan.h5", "a")
+    refused(run("search", path, path, status=5), "nan.h5", "a")
+    refused(run("index", path, "-o", tmp_path / "i.h5", status=5), "nan.h5", "a")
 
 
 def test_dimensions_that_do_not_match(tmp_path: Path, run: Run) -> None:

@@ -2,12 +2,12 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from mltool.cli import app
 from mltool.files import embeddings
 from mltool.files.embeddings import Embeddings
 
@@ -35,14 +35,8 @@ def files(tmp_path_factory):
     return folder
 
 
-def call(*words, status=0):
-    done = CliRunner().invoke(app, ["evaluate", *map(str, words)])
-    assert done.exit_code == status, done.output
-    return done
-
-
-def test_a_table_of_metrics_and_counts(files):
-    lines = call(files / "whole.h5").stdout.splitlines()
+def test_a_table_of_metrics_and_counts(call, files):
+    lines = call("evaluate", files / "whole.h5").stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "precision@1",
         "recall@10",
@@ -59,30 +53,31 @@ def test_a_table_of_metrics_and_counts(files):
     assert lines[0].endswith("%")
 
 
-def test_json_holds_fractions_and_counts(files):
-    done = call(files / "whole.h5", "--json", "--metrics", "map,recall@2,nmi")
+def test_json_holds_fractions_and_counts(call, files):
+    done = call("evaluate", files / "whole.h5", "--json", "--metrics", "map,recall@2,nmi")
     report = json.loads(done.stdout)
     assert {"map", "recall@2", "nmi", "queries", "ties"} <= set(report)
     assert 0 < report["map"] < 1
     assert report["queries"] == 30
 
 
-def test_shards_are_read_as_one_file(files):
-    one = call(files / "whole.h5", "--json").stdout
-    assert call(files / "shards", "--json").stdout == one
-    assert call(files / "shards" / "part-*.h5", "--json").stdout == one
+def test_shards_are_read_as_one_file(call, files):
+    one = call("evaluate", files / "whole.h5", "--json").stdout
+    assert call("evaluate", files / "shards", "--json").stdout == one
+    assert call("evaluate", files / "shards" / "part-*.h5", "--json").stdout == one
 
 
-def test_undefined_is_null(files, tmp_path):
+def test_undefined_is_null(call, files, tmp_path):
     lone = Embeddings(["a", "b"], np.eye(2), ["x", "y"])
     embeddings.write(tmp_path / "lone.h5", lone)
-    done = call(tmp_path / "lone.h5", "--json")
+    done = call("evaluate", tmp_path / "lone.h5", "--json")
     assert json.loads(done.stdout)["map@r"] is None
     assert "no query has a relevant row" in done.stderr
 
 
-def test_files_of_values_hits_and_the_report(files, tmp_path):
+def test_files_of_values_hits_and_the_report(call, files, tmp_path):
     done = call(
+        "evaluate",
         files / "whole.h5",
         *("--per-query", tmp_path / "query.csv", "--per-class", tmp_path / "class.csv"),
         *("--run", tmp_path / "hits.run", "-o", tmp_path / "report.json", "--json"),
@@ -106,8 +101,10 @@ def test_files_of_values_hits_and_the_report(files, tmp_path):
         assert "max_memory" not in history[-1]["settings"]
 
 
-def test_a_trec_run_gives_the_metrics_again(files, tmp_path):
-    report = json.loads(call(files / "whole.h5", "--run", tmp_path / "r.run", "--json").stdout)
+def test_a_trec_run_gives_the_metrics_again(call, files, tmp_path):
+    report = json.loads(
+        call("evaluate", files / "whole.h5", "--run", tmp_path / "r.run", "--json").stdout
+    )
     ranked = {}
     for line in (tmp_path / "r.run").read_text().splitlines():
         query, q0, name, rank, score, tag = line.split(" ")
@@ -122,9 +119,18 @@ def test_a_trec_run_gives_the_metrics_again(files, tmp_path):
     assert first / 30 == pytest.approx(report["precision@1"])
 
 
-def test_the_same_call_gives_the_same_bytes(files, tmp_path):
+def test_the_same_call_gives_the_same_bytes(call, files, tmp_path):
     for name in ("one.json", "two.json"):
-        call(files / "whole.h5", "--metrics", "map,nmi,f1", "--bootstrap", 9, "-o", tmp_path / name)
+        call(
+            "evaluate",
+            files / "whole.h5",
+            "--metrics",
+            "map,nmi,f1",
+            "--bootstrap",
+            9,
+            "-o",
+            tmp_path / name,
+        )
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
@@ -143,22 +149,21 @@ def test_the_same_call_gives_the_same_bytes(files, tmp_path):
         (["whole.h5", "-o", "nowhere/x.json"], 6, "nowhere"),
     ],
 )
-def test_what_is_refused(files, monkeypatch, words, status, message):
+def test_what_is_refused(call, files, monkeypatch, words, status, message):
     monkeypatch.chdir(files)
-    done = call(*words, status=status)
+    done = call("evaluate", *words, status=status)
     assert message in done.stderr
     assert done.stdout == ""
 
 
-def test_another_model_on_request(files):
-    report = call(files / "whole.h5", files / "other.h5", "--any-model", "--json").stdout
+def test_another_model_on_request(call, files):
+    report = call(
+        "evaluate", files / "whole.h5", files / "other.h5", "--any-model", "--json"
+    ).stdout
     assert json.loads(report)["self_removed"] == 0
 
 
-def test_small_work_imports_neither_torch_nor_scikit_learn(files, run):
-    import subprocess
-    import sys
-
+def test_small_work_imports_neither_torch_nor_scikit_learn(files):
     code = (
         "import sys; from typer.testing import CliRunner; from mltool.cli import app;"
         f"assert not CliRunner().invoke(app, ['evaluate', {str(files / 'whole.h5')!r}]).exit_code;"

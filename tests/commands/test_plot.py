@@ -2,17 +2,10 @@
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
-from mltool.commands.plot import plot
-from mltool.errors import InputError, UsageError
 from mltool.files import embeddings
 from mltool.files.embeddings import Embeddings
-
-app = typer.Typer()
-app.command()(plot)
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +24,6 @@ def files(tmp_path_factory):
     return folder
 
 
-def call(*words, error=None):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    if error is None:
-        assert done.exit_code == 0, (done.output, done.exception)
-    else:
-        assert isinstance(done.exception, error), (done.output, done.exception)
-    return done
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -48,22 +32,22 @@ def call(*words, error=None):
         ["ranking", "emb.h5", "emb.h5", "--query", "a/1.jpg", "--query", "b/0.jpg", "-k", "2"],
     ],
 )
-def test_pictures(files, tmp_path, monkeypatch, words):
+def test_pictures(call, files, tmp_path, monkeypatch, words):
     monkeypatch.chdir(files)
     sizes = set()
     for name in ("one.png", "two.png"):
-        call(*words, "-o", tmp_path / name)
+        call("plot", *words, "-o", tmp_path / name)
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
             sizes.add(picture.size)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_what_is_refused(files, tmp_path):
+def test_what_is_refused(call, files, tmp_path):
     out = ("-o", tmp_path / "x.png")
-    call("ranking", files / "emb.h5", *out, "--query", "c/1.jpg", error=InputError)
-    call("ranking", files / "emb.h5", *out, "--worst", 0, error=UsageError)
-    call("tsne", files / "nothing.h5", *out, error=InputError)
-    call("ranking", files / "homeless.h5", *out, error=InputError)
-    assert CliRunner().invoke(app, ["pie", "x", "-o", "y"]).exit_code == 2
+    call("plot", "ranking", files / "emb.h5", *out, "--query", "c/1.jpg", status=5)
+    call("plot", "ranking", files / "emb.h5", *out, "--worst", 0, status=2)
+    call("plot", "tsne", files / "nothing.h5", *out, status=5)
+    call("plot", "ranking", files / "homeless.h5", *out, status=5)
+    call("plot", "pie", "x", *out, status=2)
     assert not (tmp_path / "x.png").exists()

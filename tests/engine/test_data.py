@@ -266,3 +266,24 @@ def signal_from_elsewhere(pid: int, number: int) -> None:
 def test_workers_by_default() -> None:
     assert 1 <= data.default_workers() <= 4
     assert data.default_workers() <= data.usable_cores()
+
+
+def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) -> None:
+    rows = [[(0, 0), (1, 5), (2, 2)]]
+    plain = next(load(images(photos), rows, workers=0))
+    assert plain.draws.tolist() == [0, 5, 2]
+    cycled = next(load(images(photos, views=3), rows, workers=0))
+    assert cycled.draws.tolist() == [0, 5, 2]
+    modulo = next(load(images(photos), [[(0, 0), (1, 2), (2, 2)]], workers=0))
+    assert torch.equal(cycled.images, modulo.images)
+    assert not torch.equal(cycled.images[1], plain.images[1])
+
+
+def test_the_same_images_under_another_augmentation(photos: Manifest) -> None:
+    augmented = images(photos, cache=True)
+    plain = augmented.seen_as(images(photos, "center").augmentation)
+    assert plain.cache is augmented.cache
+    rows = [[(row, 3) for row in range(len(photos))]]
+    expected = next(load(images(photos, "center"), rows, workers=0))
+    assert torch.equal(next(load(plain, rows, workers=0)).images, expected.images)
+    assert not torch.equal(next(load(augmented, rows, workers=0)).images, expected.images)

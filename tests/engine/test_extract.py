@@ -100,3 +100,34 @@ def test_unreadable_images_are_left_out_or_stop(model, images, expected) -> None
 def test_matrix_is_all_blocks_at_once(model, images, expected) -> None:
     found = matrix(model, images, batch_size=7, workers=0, device=CPU, precision="fp32")
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_views_stand_in_one_row_and_are_the_first_draws(model) -> None:
+    images = tiny_runs.images(tiny_runs.manifest(each=2), model, "affine", seed=9)
+    found = np.concatenate([b.vectors for b in extract(model, images, range(10), views=3)])
+    assert found.shape == (10, 24)
+    model.eval()
+    for view in range(3):
+        batch = next(load(images, [[(row, view) for row in range(10)]], workers=0))
+        with torch.inference_mode():
+            expected = model(batch.images).numpy()
+        np.testing.assert_allclose(found[:, 8 * view : 8 * (view + 1)], expected, atol=1e-5)
+
+
+def test_an_unreadable_image_lacks_all_its_views_and_is_told_once(model) -> None:
+    of = tiny_runs.manifest(each=2)
+    paths = [of.paths[row] for row in range(len(of))]
+    paths[3] = "/nowhere.jpg"
+    of = dataclasses.replace(of, paths=Strings.of(paths))
+    images = tiny_runs.images(of, model, "affine", skip_bad=True)
+    (block,) = extract(model, images, range(10), batch_size=10, views=2)
+    assert np.flatnonzero(~block.kept).tolist() == [3]
+    assert len(block.failures) == 1
+    assert not block.vectors[3].any()
+
+
+def test_some_rows_in_any_order(model, images, expected) -> None:
+    rows = [7, 3, 3, 24]
+    settings = {"batch_size": 3, "workers": 0, "device": CPU, "precision": "fp32"}
+    found = matrix(model, images, rows=rows, **settings)
+    np.testing.assert_allclose(found, expected[rows], atol=1e-5)

@@ -53,7 +53,7 @@ def batches(epoch: int, step: int) -> Generator[dict[str, Batch]]:
     while True:
         generator = torch.Generator().manual_seed(number)
         images = torch.randint(0, 255, (8, 3, 2, 2), dtype=torch.uint8, generator=generator)
-        yield {"main": Batch(images, torch.arange(8) % 4, torch.arange(8))}
+        yield {"main": Batch(images, torch.arange(8) % 4, torch.arange(8), torch.zeros(8))}
         number += 1
 
 
@@ -229,10 +229,21 @@ def test_a_single_image_is_not_a_collapse() -> None:
 def test_the_mean_cosine_is_that_of_all_pairs() -> None:
     session = Session()
     stepper = loop._Stepper(session.run, settings())
-    stepper.last_vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
-    units = nn.functional.normalize(stepper.last_vectors)
+    stepper.vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    units = nn.functional.normalize(stepper.vectors)
     cosines = (units @ units.T)[~torch.eye(7, dtype=torch.bool)]
     torch.testing.assert_close(stepper._spread(), cosines.mean())
+
+
+def test_further_passes_of_a_step_do_not_count_as_its_batch() -> None:
+    """Mixed examples are more alike than images: they are no collapse."""
+    session = Session()
+    session.run.model = nn.Identity()
+    stepper = loop._Stepper(session.run, settings())
+    batch = torch.eye(4)
+    for images in (batch, torch.ones(4, 4)):
+        stepper._embed(images)
+    assert torch.equal(stepper.vectors, batch)
 
 
 def test_frozen_statistics_stay() -> None:

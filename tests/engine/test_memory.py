@@ -23,7 +23,7 @@ def rows(count: int, *, seed: int) -> Side:
 def batch(count: int, *, seed: int) -> Batch:
     """A batch whose images are the inputs of `Linear`."""
     side = rows(count, seed=seed)
-    return Batch(side.vectors, side.labels, torch.arange(count))
+    return Batch(side.vectors, side.labels, torch.arange(count), torch.zeros(count))
 
 
 def objective(*losses: str, miner: str | None = None, **memory) -> Supervised:

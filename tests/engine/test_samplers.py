@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mltool.engine.samplers import ClassBalanced, sizes
+from mltool.engine.samplers import ClassBalanced, Neighborhoods, Shuffled, Views, sizes
 from mltool.errors import InputError, UsageError
 
 
@@ -165,3 +165,51 @@ def test_sizes_divide_among_processes() -> None:
     assert p > 90
     with pytest.raises(UsageError, match="98 x 5"):
         sizes(98, batch_size=512, classes_per_batch=98, images_per_class=5, processes=4)
+
+
+def test_shuffled_batches_take_every_image_once_an_epoch() -> None:
+    sampler = Shuffled(23, size=5, seed=4)
+    assert (sampler.steps, sampler.size) == (4, 5)
+    left_out = set()
+    for epoch in range(6):
+        items = [item for step in range(4) for item in sampler.batch(epoch, step)]
+        assert len({row for row, _ in items}) == 20
+        assert {draw for _, draw in items} == {epoch}
+        left_out |= set(range(23)) - {row for row, _ in items}
+    assert len(left_out) > 3  # not the same ones every time
+    assert Shuffled(23, size=5, seed=5).batch(0, 0) != sampler.batch(0, 0)
+
+
+def test_shuffled_lists_smaller_than_a_batch() -> None:
+    sampler = Shuffled(7, size=32, seed=0, processes=2)
+    assert (sampler.steps, sampler.size) == (1, 6)
+    with pytest.raises(InputError, match="1 images"):
+        Shuffled(1, size=32, seed=0, processes=2)
+
+
+def test_views_are_further_draws_of_the_same_images() -> None:
+    plain = ClassBalanced(labels_of([6] * 4), classes_per_batch=2, images_per_class=3, seed=0)
+    sampler = Views(plain, 3)
+    assert (sampler.steps, sampler.size) == (plain.steps, 18)
+    for epoch in range(3):
+        for step in range(sampler.steps):
+            rows = [row for row, _ in plain.batch(epoch, step)]
+            assert [row for row, _ in sampler.batch(epoch, step)] == rows * 3
+    items = [item for e in range(5) for s in range(sampler.steps) for item in sampler.batch(e, s)]
+    assert len(set(items)) == len(items)
+
+
+def test_neighbourhoods_stand_in_one_batch() -> None:
+    nearest = (np.arange(30)[:, None] + [1, 2]) % 30
+    sampler = Neighborhoods(nearest, size=13, seed=1)
+    assert (sampler.steps, sampler.size) == (2, 12)
+    queries = []
+    for number in range(14):  # 7 batches deal all images once
+        rows = np.array([row for row, _ in sampler.batch(*divmod(number, 2))]).reshape(4, 3)
+        queries += rows[:, 0].tolist()
+        assert (rows[:, 1:] == nearest[rows[:, 0]]).all()
+    assert len(set(queries[:28])) == 28
+    items = [item for e in range(9) for s in range(2) for item in sampler.batch(e, s)]
+    assert len(set(items)) == len(items)  # never an image twice with the same draw
+    with pytest.raises(UsageError, match="--neighbors"):
+        Neighborhoods(nearest, size=5, seed=1, processes=2)

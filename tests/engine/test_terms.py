@@ -23,7 +23,7 @@ def values(loss: str, weights: torch.Tensor | None) -> float:
     torch.manual_seed(0)
     given = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
     one = side(weights=weights)
-    batch = Batch(one.vectors, one.labels, torch.arange(12), weights=weights)
+    batch = Batch(one.vectors, one.labels, torch.arange(12), torch.zeros(12), weights=weights)
     return given({"main": batch}, nn.Identity())[loss.partition(":")[0]].item()
 
 
@@ -56,7 +56,7 @@ def test_an_image_of_weight_zero_is_no_anchor_and_none_of_a_proxy() -> None:
         torch.manual_seed(0)
         given = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
         vectors = side().vectors.requires_grad_()
-        batch = Batch(vectors, side().labels, torch.arange(12), weights=weights)
+        batch = Batch(vectors, side().labels, torch.arange(12), torch.zeros(12), weights=weights)
         sum(given({"main": batch}, nn.Identity()).values()).backward()
         silent = not vectors.grad[0].any()
         assert silent == (loss != "contrastive")  # there it still is a candidate of others

@@ -30,6 +30,7 @@ from mltool.engine import partial, training
 from mltool.engine.data import load
 from mltool.engine.extract import matrix
 from mltool.engine.training import train
+from mltool.engine.validating import usable
 from mltool.errors import InputError, NumericError, ResourceError
 from mltool.files import tensors
 from mltool.files.describe import facts
@@ -56,6 +57,10 @@ VARIANTS = [
     {"optimizer": "adam", "dropout": 0.3},
     {"precision": "bf16", "size": 32, "epochs": 2},
     {"loss": "contrastive", "miner": "random", "memory": 40},
+    {"mixup": "embedding:pairs=pos-neg+anchor-neg", "miner": "random", "memory": 40},
+    {"mixup": "input", "dropout": 0.3},
+    {"mixup": "feature:stage=layer2,negatives=random,draw=step", "loss": "proxy-anchor"},
+    {"mixup": "feature", "precision": "bf16", "size": 32, "epochs": 2},
 ]
 
 
@@ -311,7 +316,7 @@ def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
     images = training.Images(
         bad, given.model.spec, given.images.augmentation, seed=0, cache=True, skip_bad=True
     )
-    rows, reasons = training.usable(images, workers=0, batch_size=7)
+    rows, reasons = usable(images, workers=0, batch_size=7)
     assert rows.tolist() == list(range(1, 80))
     assert len(reasons) == 1
     assert "/no/such.png" in reasons[0]

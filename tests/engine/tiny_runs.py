@@ -90,6 +90,7 @@ def plan(
     loss: str = "multi-similarity",
     miner: str | None = None,
     memory: int | None = None,
+    mixup: str | None = None,
     objective: nn.Module | None = None,
 ) -> Plan:
     """A plan with five steps an epoch; the settings are its record, as the command's would be."""
@@ -108,7 +109,7 @@ def plan(
     step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
     return Plan(
         model=embedder,
-        objective=objective or _objective(loss, miner, memory),
+        objective=objective or _objective(loss, miner, memory, mixup),
         images=images(of, embedder, seed=seed, cache=cache),
         sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
         loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),
@@ -121,9 +122,11 @@ def plan(
     )
 
 
-def _objective(loss: str, miner: str | None, memory: int | None) -> Supervised:
+def _objective(loss: str, miner: str | None, memory: int | None, mixup: str | None) -> Supervised:
     remembered = MemorySettings(memory, weight=0.5, start=2) if memory else None
-    return Supervised([loss], mining=miner, classes=5, dim=8, seed=0, memory=remembered)
+    return Supervised(
+        [loss], mining=miner, classes=5, dim=8, seed=0, memory=remembered, mixup=mixup
+    )
 
 
 def runtime(output: Path, **changes: object) -> Runtime:

@@ -6,8 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
+from mltool.errors import InputError
 from mltool.files import hits as hit_files
+from mltool.files.describe import facts
 from mltool.files.hits import Hits, as_run, as_text, as_tsv
+from mltool.files.verify import check
 
 STEP = {"command": "search", "counts": {}}
 
@@ -85,3 +88,40 @@ def test_no_hits_and_no_queries(tmp_path):
     for hits in (nobody, nothing):
         assert list(hits.rows()) == []
         hit_files.write(tmp_path / "hits.h5", hits, ())
+
+
+def test_hdf5_round_trip(hits, tmp_path):
+    hit_files.write(tmp_path / "hits.h5", hits, (STEP,))
+    found = hit_files.read(tmp_path / "hits.h5")
+    assert list(found.rows()) == list(hits.rows())
+    np.testing.assert_array_equal(found.scores, hits.scores)
+    assert check(tmp_path / "hits.h5", full=False) == "hits"
+    assert facts(str(tmp_path / "hits.h5"))["kind"] == "hits"
+    assert len(str(facts(str(tmp_path / "hits.h5"))["digest"])) == 64
+
+
+@pytest.mark.parametrize("name", ["query_names", "names", "scores", "history"])
+def test_damage_anywhere_in_the_content_is_found(hits, tmp_path, name):
+    path = tmp_path / "hits.h5"
+    hit_files.write(path, hits, (STEP,))
+    with h5py.File(path) as file:
+        place = file[name].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[place + 1] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        hit_files.read(path)
+    with pytest.raises(InputError):
+        check(path, full=False)
+
+
+def test_other_files_are_no_hits(hits, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["names"] = [1]
+    with pytest.raises(InputError, match="mltool-hits"):
+        hit_files.read(tmp_path / "other.h5")
+    hit_files.write(tmp_path / "hits.h5", hits, ())
+    whole = (tmp_path / "hits.h5").read_bytes()
+    (tmp_path / "hits.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError):
+        hit_files.read(tmp_path / "hits.h5")

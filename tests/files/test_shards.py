@@ -10,6 +10,7 @@ import pytest
 from mltool.errors import InputError
 from mltool.files import embeddings, shards
 from mltool.files.embeddings import Embeddings
+from mltool.files.stacked import Stacked
 
 STEPS = ({"command": "train"}, {"command": "embed", "shard": 0}, {"command": "embed", "shard": 1})
 
@@ -44,6 +45,17 @@ def test_shards_in_order_equal_the_whole(tmp_path: Path) -> None:
 def test_one_file_stays_mapped(tmp_path: Path) -> None:
     found = shards.read_many(write(tmp_path, part(0, 3)))
     assert isinstance(found.vectors.base, np.memmap)
+
+
+def test_opened_shards_are_the_same_but_stay_in_their_files(tmp_path: Path) -> None:
+    paths = write(tmp_path, part(0, 3), part(3, 4), part(4, 9))
+    opened, read = shards.open_many(paths), shards.read_many(paths)
+    assert isinstance(opened.vectors, Stacked)
+    assert all(isinstance(one.base, np.memmap) for one in opened.vectors.parts)
+    np.testing.assert_array_equal(np.asarray(opened.vectors), read.vectors)
+    np.testing.assert_array_equal(opened.names, read.names)
+    assert opened.digest == read.digest
+    assert isinstance(shards.open_many(paths[:1]).vectors.base, np.memmap)
 
 
 def test_histories_and_digest(tmp_path: Path) -> None:

@@ -139,6 +139,18 @@ def test_all_vectors_equal():
     ]
 
 
+@pytest.mark.parametrize(
+    "names", [["q", "a", "x", "y"], ["q", "x", "a", "b"], ["z", "b", "a", "c"]]
+)
+def test_a_tie_counts_wherever_the_names_stand(names):
+    # all equal: the first two are of one class, the others of none
+    report = evaluate(Embeddings(names, np.ones((4, 2)), [0, 0, -1, -1]), metrics=["map"])
+    assert report.counts["ties"] == 2
+    for row, other in ((0, 1), (1, 0)):
+        before = sum(name < names[other] for name in names[2:])
+        assert report.per_query["map"][row] == pytest.approx(1 / (1 + before))
+
+
 def test_labels_of_any_size_are_integers():
     # as float32 these labels would be one
     labels = 2**60 + np.array([0, 0, 1, 1])
@@ -188,6 +200,26 @@ def test_different_models_are_refused(change, message):
         evaluate(queries, gallery)
     if "space" in change:
         assert evaluate(queries, gallery, any_model=True).counts["queries"] == 20
+
+
+def test_a_student_is_compared_with_its_teacher_only():
+    vectors, labels = clustered(20, 3, 4, 6)
+    student = embeddings(vectors, labels, space="s" * 64, teacher_space="t" * 64)
+    teacher = embeddings(vectors, labels, "g", space="t" * 64)
+    other = embeddings(vectors, labels, "g", space="o" * 64, teacher_space="t" * 64)
+    expected = evaluate(student, teacher, any_model=True).metrics
+    assert evaluate(student, teacher).metrics == expected
+    assert evaluate(teacher, student).counts["queries"] == 20
+    with pytest.raises(InputError, match="made by model"):
+        evaluate(student, other)
+
+
+def test_what_of_a_model_was_used_is_told():
+    vectors, labels = clustered(20, 3, 4, 6)
+    queries = embeddings(vectors, labels, space="a" * 64)
+    gallery = embeddings(vectors, labels, "g", space="a" * 64 + "/penultimate")
+    with pytest.raises(InputError, match="but the gallery by aaaaaaaaaaaa/penultimate"):
+        evaluate(queries, gallery)
 
 
 def test_an_unknown_model_only_warns(caplog):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mltool.errors import InputError, ResourceError, UsageError
-from mltool.retrieval import _counting, _products, _tiles, knn
+from mltool.files.stacked import Stacked
+from mltool.retrieval import _placing, _products, _selecting, _showing, _tiles, knn
 from mltool.retrieval._relevance import Relevance
 from mltool.retrieval._vectors import score_pairs, score_table, sides
 from mltool.retrieval.knn import Resources
@@ -82,8 +83,9 @@ def cut(request, monkeypatch):
     """Large blocks; small ones whose strips are always sorted; small ones never sorted."""
     block, strip, dense = request.param
     monkeypatch.setattr(_tiles, "BLOCKS", (block,))
-    monkeypatch.setattr(_tiles, "STRIP", strip)
-    monkeypatch.setattr(_counting, "DENSE", dense)
+    monkeypatch.setattr(_showing, "STRIP", strip)
+    monkeypatch.setattr(_showing, "WHOLE", strip // 2)
+    monkeypatch.setattr(_showing, "DENSE", dense)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -136,7 +138,7 @@ def test_queries_against_gallery(metric, seed, kind, dtype):
     relevance = Relevance(codes[0], codes[1], own, gallery.places())
     for dense in (-1.0, 2.0):  # always sorted, never sorted
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_counting, "DENSE", dense)
+            patch.setattr(_showing, "DENSE", dense)
             assert found_ranks(queries, gallery, relevance)[0] == brute_ranks(orders, *codes)
 
 
@@ -173,6 +175,21 @@ def _pairs(starts):
     return itertools.pairwise(starts)
 
 
+def test_rows_in_several_places_are_one_side():
+    side, labels = problem("copies", "cosine", seed=12, count=90)
+    relevance = Relevance(labels, labels, np.arange(90), side.places())
+    cuts = [side.vectors[:1], side.vectors[1:40], side.vectors[40:40], side.vectors[40:]]
+    other, _ = sides((Stacked(cuts), side.names), None, metric="cosine")
+    np.testing.assert_array_equal(other.keys, side.keys)
+    assert found_ranks(other, other, relevance) == found_ranks(side, side, relevance)
+    one, two = (
+        knn.neighbors(a.part(slice(20, 60)), a, k=4, own=None, resources=Resources())
+        for a in (side, other)
+    )
+    np.testing.assert_array_equal(one.rows, two.rows)
+    np.testing.assert_array_equal(one.scores, two.scores)
+
+
 def test_too_little_memory_says_how_much():
     side, _ = problem("random", "cosine", seed=0, count=50)
     with pytest.raises(ResourceError, match=r"at least \d+ MiB; raise --max-memory"):
@@ -190,7 +207,9 @@ def test_the_error_bound_holds(metric, precision):
         queries, gallery = sides((tables[0], names), (tables[1], names), metric=metric)
         products = _products.products_of(precision, "cpu")
         left, right = (products.operand(side, slice(0, 60)) for side in (queries, gallery))
-        scores, bound = _products.scores_of(products, left, right, gallery)
+        tile = products.tile(left, right, gallery)
+        bound, scores = tile.bound, tile.rows(slice(0, 60)).copy()
+        np.testing.assert_allclose(tile.columns(slice(0, 60)).T, scores, atol=1e-6)
         exact = score_table(queries, np.arange(60), gallery, np.arange(60))
         error = np.abs(scores - exact)
         assert (error <= bound.around(exact)).all()
@@ -267,11 +286,43 @@ def test_a_query_does_not_find_itself_among_its_copies():
     assert found.rows.tolist() == [[1, 2], [0, 2], [0, 1]]
 
 
+@pytest.mark.parametrize("distinct", [1, 3, 50])
+def test_equal_rows_are_not_scored_pair_by_pair(distinct, monkeypatch):
+    count, scored = 4000, []
+
+    def counting(queries, query_rows, gallery, gallery_rows):
+        scored.append(len(query_rows))
+        return score_pairs(queries, query_rows, gallery, gallery_rows)
+
+    monkeypatch.setattr(_placing, "score_pairs", counting)
+    monkeypatch.setattr(_selecting, "score_pairs", counting)
+    rng = np.random.default_rng(11)
+    vectors = rng.standard_normal((distinct, 8)).astype(np.float32)
+    vectors = vectors[rng.integers(0, distinct, count)]
+    names = np.array([f"{n:04d}".encode() for n in rng.permutation(count)], "S")
+    side, _ = sides((vectors, names), None, metric="cosine")
+    labels = rng.integers(0, count // 5, count).astype(np.int32)
+    relevance = Relevance(labels, labels, np.arange(count), side.places())
+    found, tied = found_ranks(side, side, relevance)
+    assert sum(scored) < 10 * count  # of count**2 pairs, nearly all of them ties if distinct is 1
+    for row in (0, 7, 3999):
+        orders, scores = brute(side.part(slice(row, row + 1)), side, [row])
+        assert found[row] == brute_ranks(orders, labels[row : row + 1], labels)[0]
+        relevant = labels == labels[row]
+        relevant[row] = False
+        assert tied[row] == bool(np.isin(scores[0, relevant], scores[0, ~relevant]).any())
+    scored.clear()
+    found = knn.neighbors(side, side, k=5, own=np.arange(count), resources=Resources())
+    assert sum(scored) < 40 * count
+    orders, _ = brute(side.part(slice(9, 10)), side, [9])
+    assert found.rows[9].tolist() == orders[0][:5]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused_by_name(value):
     vectors = np.ones((3, 2), np.float32)
     vectors[1, 1] = value
-    with pytest.raises(InputError, match="'b'"):
+    with pytest.raises(InputError, match="that of b;"):
         sides((vectors, np.array(["a", "b", "c"], "S")), None, metric="cosine")
 
 

@@ -1,0 +1,147 @@
+"""`mltool positivity` as a library call: a model and images in, a table and a picture out."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from mltool import components
+from mltool.datasets import open_data
+from mltool.engine import device as devices
+from mltool.engine import mixing
+from mltool.engine.data import Batch, Images, default_workers, load
+from mltool.engine.positivity import as_text, measure
+from mltool.engine.samplers import ClassBalanced, sizes
+from mltool.engine.terms import Term, resolved
+from mltool.errors import UsageError
+from mltool.files import atomic
+from mltool.files.manifest import Manifest
+from mltool.mixups import Mixup
+from mltool.models import checkpoint, stages
+from mltool.models.checkpoint import Checkpoint
+from mltool.retrieval import plots
+
+
+@dataclass(frozen=True)
+class PositivityRequest:
+    """The options of `mltool positivity`, by their names there; see its help."""
+
+    model: str
+    data: list[str]
+    output: str | None
+    loss: str | None
+    mixup: str | None
+    batches: int
+    batch_size: int
+    classes_per_batch: int | None
+    images_per_class: int | None
+    split: str | None
+    classes: str | None
+    limit: int | None
+    device: str
+    seed: int
+    threads: int | None
+    workers: int | None
+    json: bool
+
+
+def run(request: PositivityRequest) -> str:
+    """Measure, draw `output` if one is asked for, and report as text or JSON.
+
+    Raises UsageError, InputError, ResourceError.
+    """
+    if request.output is not None:
+        atomic.refuse_inputs(request.output, [request.model, *request.data])
+        atomic.check_writable(request.output)
+    device = devices.choose(request.device)
+    devices.set_threads(request.threads)
+    found = checkpoint.read(request.model)
+    manifest = open_data(
+        request.data,
+        split=request.split,
+        classes=request.classes,
+        limit=request.limit,
+        need_split=True,
+    )
+    manifest = manifest.take(manifest.labels >= 0).compact()
+    model = found.model().to(device)
+    loss, level = _chosen(request, found)
+    term = _term(loss, found, manifest).to(device)
+    mixup: Mixup = components.load("mixups", level)()
+    _check(term, mixup)
+    if mixup.stage is not None:
+        stages.check(model.backbone, mixup.stage)
+    curve = measure(
+        model,
+        _batches(request, found, manifest, device),
+        term,
+        mixup,
+        loss=resolved("losses", loss),
+        level=components.resolved("mixups", level),
+        seed=request.seed,
+    )
+    if request.output is not None:
+        drawn = {"measured": curve.empirical}
+        if curve.closed_form is not None:
+            drawn["closed form"] = curve.closed_form
+        picture = plots.lines(curve.share, drawn, across="lambda", up="acts as a positive")
+        atomic.write(request.output, picture)
+    return json.dumps(asdict(curve)) if request.json else as_text(curve)
+
+
+def _chosen(request: PositivityRequest, found: Checkpoint) -> tuple[str, str]:
+    """(loss, mixup): those asked for, else those that the model was trained with."""
+    trained = _trained_with(found)
+    loss = request.loss or (trained.get("loss") or ["multi-similarity"])[0]
+    return loss, request.mixup or trained.get("mixup") or "embedding"
+
+
+def _trained_with(found: Checkpoint) -> dict:
+    return found.history[-1]["settings"] if found.history else {}
+
+
+def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
+    """The loss, with what it has learned. Raises UsageError where that is not to be had."""
+    own = manifest.label_names
+    term = Term(loss, classes=len(found.classes) or len(own), dim=found.spec.dim)
+    if not any(p.requires_grad for p in term.parameters()):
+        return term
+    trained = _trained_with(found).get("loss") or []
+    names = [text.partition(":")[0] for text in trained]
+    if term.name not in names:
+        raise UsageError(f"{found.path} was not trained with {term.name}; leave out --loss")
+    if own != found.classes:
+        raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
+    prefix = f"terms.{names.index(term.name)}."
+    state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}
+    checkpoint.load_state(term, state, found.path)
+    return term
+
+
+def _check(term: Term, mixup: Mixup) -> None:
+    if reason := mixing.why_not(term, mixup):
+        raise UsageError(f"--mixup has no place here: {reason}")
+    if {"pos-pos", "neg-neg"} & set(mixup.kinds):
+        raise UsageError(f"pairs={mixup.pairs}: lambda decides nothing there; take pos-neg")
+
+
+def _batches(
+    request: PositivityRequest, found: Checkpoint, manifest: Manifest, device: torch.device
+) -> Iterator[Batch]:
+    """P x K batches of test views, on the device."""
+    p, k = sizes(
+        len(manifest.label_names),
+        batch_size=request.batch_size,
+        classes_per_batch=request.classes_per_batch,
+        images_per_class=request.images_per_class,
+    )
+    sampler = ClassBalanced(
+        manifest.labels, classes_per_batch=p, images_per_class=k, seed=request.seed
+    )
+    center = components.load("augmentations", "center", size=found.spec.crop)
+    images = Images(manifest, found.spec, center, seed=request.seed)
+    workers = default_workers() if request.workers is None else request.workers
+    rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(request.batches))
+    for batch in load(images, rows, workers=workers):
+        yield batch.to(device)

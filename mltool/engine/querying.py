@@ -1,0 +1,94 @@
+"""Images as queries: embedded by a model in memory, for a search that follows at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mltool import components
+from mltool.datasets import open_data
+from mltool.engine import device as devices
+from mltool.engine.data import Images, default_workers
+from mltool.engine.extract import matrix
+from mltool.files import history
+from mltool.files.embeddings import Embeddings
+from mltool.models.source import open_model
+
+
+@dataclass(frozen=True)
+class QueryRequest:
+    """The options of `mltool search` about the model, by their names there; see its help."""
+
+    model: str
+    weights: str | None
+    pooling: str | None
+    image_size: int | None
+    resize: int | None
+    root: str | None
+    batch_size: int
+    precision: str
+    device: str
+    seed: int
+    threads: int | None
+    workers: int | None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Embedded images, and what the history of a search has to say of them."""
+
+    embeddings: Embeddings
+    inputs: tuple[tuple[str, str, str], ...]  # (option, path, digest)
+    settings: dict[str, object]
+
+
+def embed_queries(texts: Sequence[str], request: QueryRequest) -> Queries:
+    """Embed the images that `texts` name: files, folders, lists, or `-` for standard input.
+
+    Raises UsageError, InputError.
+    """
+    device = devices.choose(request.device)
+    devices.set_threads(request.threads)
+    manifest = open_data(texts, root=request.root)
+    source = open_model(
+        request.model,
+        weights=request.weights,
+        pooling=request.pooling,
+        image_size=request.image_size,
+        resize=request.resize,
+        seed=request.seed,
+    )
+    spec = source.model.spec
+    precision = devices.precision(request.precision, device, training=False)
+    centre = components.load("augmentations", "center", size=spec.crop)
+    images = Images(manifest, spec, centre, seed=0)
+    workers = default_workers() if request.workers is None else request.workers
+    vectors = matrix(
+        source.model.to(device),
+        images,
+        batch_size=request.batch_size,
+        workers=min(workers, len(manifest) // request.batch_size),
+        device=device,
+        precision=precision,
+    )
+    digest = manifest.digest()
+    found = Embeddings(
+        manifest.names,
+        vectors,
+        manifest.labels,
+        manifest.label_names,
+        metric=spec.metric,
+        normalized=spec.normalize,
+        space=source.space,
+        teacher_space=spec.teacher_space,
+        preprocess=spec.preprocess,
+        root=manifest.root,
+        history=source.history,
+        digest=digest,
+    )
+    given = tuple((_as_option(option), path, of) for option, path, of in source.inputs)
+    inputs = (*history.list_inputs("queries", texts, digest), *given)
+    settings = {"batch_size": request.batch_size, "precision": precision, **source.settings}
+    return Queries(found, inputs, settings)
+
+
+def _as_option(name: str) -> str:
+    return name if name.startswith("--") else f"--{name}"

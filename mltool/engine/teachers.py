@@ -1,0 +1,173 @@
+"""Teachers: where the vectors come from that a student learns from.
+
+A teacher is no part of the objective: it is never trained, moved, saved or counted with it.
+"""
+
+import logging
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mltool.engine.data import Batch
+from mltool.engine.listening import Listener
+from mltool.errors import InputError
+from mltool.files import canonical, embeddings, history, shards
+from mltool.files.embeddings import Embeddings
+from mltool.files.manifest import check_unique, examples, find
+from mltool.files.stacked import Stacked, release
+from mltool.models.source import Source
+
+logger = logging.getLogger(__name__)
+
+Inputs = tuple[tuple[str, str, str], ...]  # (option, path, digest) for the history
+
+
+class Teacher(Protocol):
+    """What is asked of any teacher."""
+
+    dim: int
+    metric: str  # by which its vectors are compared
+    space: str  # names its vector space, "" = unknown
+    inputs: Inputs
+    history: history.History
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """Vectors [B, dim] of a batch, float32 on its device; of unit length if compared by cosine.
+
+        They carry no gradient.
+        """
+        ...
+
+
+class CachedTeacher:
+    """Vectors in embeddings files, joined to an image list by name; only rows in use are read.
+
+    Of a file with several views of each image, draw d of an image has the vector of view d modulo
+    their number, and `augmentation` is the (component text, seed) that they were made with. Raises
+    InputError where files do not fit each other. `join` comes before use.
+    """
+
+    def __init__(self, text: str) -> None:
+        paths = shards.expand(text)
+        parts = [embeddings.peek(path) for path in paths]
+        first = parts[0]
+        for path, part in zip(paths[1:], parts[1:], strict=True):
+            _check_match(paths[0], first, path, part)
+        self.metric, self.space, self.views = first.metric, first.space, first.views
+        self.dim = first.vectors.shape[1] // self.views
+        self.history = history.merge(*(part.history for part in parts))
+        digest = first.digest if len(parts) == 1 else canonical.digest([p.digest for p in parts])
+        self.inputs: Inputs = (("--teacher", text, digest),)
+        self._text, self._names = text, np.concatenate([part.names for part in parts])
+        if len(parts) > 1:
+            check_unique(self._names, text)
+        self._rows = np.empty(0, np.int64)
+        # a view of an image is a row of its own
+        self._vectors = Stacked([part.vectors.reshape(-1, self.dim) for part in parts])
+        self.augmentation = _augmentation(paths[0], first) if self.views > 1 else None
+
+    def join(self, wanted: np.ndarray) -> None:
+        """Find the images of a list by their names [N]. Raises InputError for missing ones."""
+        self._rows = find(self._names, wanted)
+        missing = wanted[self._rows < 0]
+        if len(missing):
+            raise InputError(
+                f"{self._text} lacks {len(missing):,} of {len(wanted):,} images "
+                f"({examples(missing)}); embed the whole list with the teacher"
+            )
+        logger.info(
+            "teacher: %s, %d-d, all %s images found among %s vectors",
+            *(self._text, self.dim, f"{len(wanted):,}", f"{len(self._names):,}"),
+        )
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """Vectors [B, dim] of the images, or views, of a batch."""
+        vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
+        return vectors.to(batch.images.device)
+
+    def of_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
+        """Vectors [n, dim] of rows [n] of the image list, on the CPU."""
+        wanted = self._rows[rows] * self.views + draws % self.views
+        order = np.argsort(wanted, kind="stable")  # the disk is read in one direction
+        found = np.empty((len(rows), self.dim), np.float32)
+        found[order] = self._vectors[wanted[order]]
+        release(self._vectors)
+        broken = ~np.isfinite(found).all(1)
+        if broken.any():
+            raise InputError(
+                f"{self._text}: the vector of {examples(self._names[self._rows[rows[broken]]])} "
+                "is not finite; embed it again"
+            )
+        vectors = torch.from_numpy(found)
+        return functional.normalize(vectors) if self.metric == "cosine" else vectors
+
+
+class OnlineTeacher:
+    """A network that sees the very crops of the student, in evaluation mode and without gradient.
+
+    With `stages` it also keeps its last feature maps and its pooled features, see `listener`.
+    """
+
+    def __init__(
+        self, source: Source, *, device: torch.device, precision: str, stages: int | None
+    ) -> None:
+        self._model = source.model.to(device).to(memory_format=torch.channels_last).eval()
+        spec = self._model.spec
+        self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
+        self.inputs, self.history = _as_teacher(source.inputs), source.history
+        self.listener = Listener(self._model, stages) if stages is not None else None
+        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """Vectors [B, dim] of the images of a batch."""
+        images, size = batch.images, self._model.spec.crop
+        if images.shape[-1] != size:
+            images = functional.interpolate(
+                images.float(), (size, size), mode="bilinear", antialias=True
+            )
+        enabled = self._half is not None
+        with torch.no_grad(), torch.autocast(images.device.type, self._half, enabled=enabled):
+            vectors = self._model(images, raw=True)
+        return functional.normalize(vectors) if self.metric == "cosine" else vectors
+
+    def report(self, crop: int) -> None:
+        """Say what this teacher sees of a student's crops of `crop` pixels."""
+        spec = self._model.spec
+        sees = "the student's crops"
+        if crop != spec.crop:
+            sees += f", resized from {crop} to {spec.crop} px"
+        logger.info("teacher: %s, %d-d, online; it sees %s", spec.backbone, spec.dim, sees)
+
+
+def is_file_of_vectors(text: str) -> bool:
+    """Whether `--teacher` names embeddings: files, a folder or a glob, but no model."""
+    return not text.startswith("timm:") and not text.endswith(".safetensors")
+
+
+def _augmentation(path: str, found: Embeddings) -> tuple[str, int]:
+    try:
+        how = canonical.from_json(found.preprocess)
+    except ValueError:
+        how = None
+    augment, seed = (how.get("augment"), how.get("seed")) if isinstance(how, dict) else (None, None)
+    if not isinstance(augment, str) or not isinstance(seed, int):
+        raise InputError(f"{path} does not say how its views were made; embed it again")
+    return augment, seed
+
+
+def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) -> None:
+    for what in ("metric", "space", "views", "preprocess"):
+        here, there = getattr(one, what), getattr(other, what)
+        if here != there:
+            raise InputError(f"{first} and {second} differ in {what}; embed both in the same way")
+    if one.vectors.shape[1] != other.vectors.shape[1]:
+        raise InputError(f"{first} and {second} differ in dimensions; embed both in the same way")
+
+
+def _as_teacher(inputs: Inputs) -> Inputs:
+    """What made a model, as options of `distill`."""
+    options = {"model": "--teacher", "--weights": "--teacher-weights"}
+    return tuple((options[option], path, digest) for option, path, digest in inputs)

@@ -1,0 +1,69 @@
+"""Matrices in several places, such as the maps of shards, read as one without being copied."""
+
+import mmap
+
+import numpy as np
+
+
+class Stacked:
+    """Matrices [n, D] one below the other: as much of an array as readers of rows need.
+
+    Rows come as arrays: a slice that lies in one part is a view of it, all else a copy.
+    """
+
+    ndim = 2
+
+    def __init__(self, parts: list[np.ndarray]) -> None:
+        """Of `parts`, at least one and all of the same width. Raises ValueError otherwise."""
+        if len({part.shape[1] for part in parts}) != 1:
+            raise ValueError(f"parts of different widths: {[part.shape for part in parts]}")
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.shape = int(self.starts[-1]), parts[0].shape[1]
+        self.dtype = np.result_type(*parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            found = [part.astype(self.dtype, copy=False) for part in self._within(start, stop)]
+            return found[0] if len(found) == 1 else np.concatenate(found)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        result = np.empty((len(rows), self.shape[1]), self.dtype)
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(owner):
+            mine = owner == number
+            result[mine] = self.parts[number][rows[mine] - self.starts[number]]
+        return result
+
+    def __array__(
+        self, dtype: np.dtype | type | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        if copy is False:
+            raise ValueError("several matrices cannot become one without a copy")
+        return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
+
+    def part(self, rows: slice) -> "Stacked":
+        """Consecutive rows, not copied."""
+        start, stop, _ = rows.indices(len(self))
+        return Stacked(self._within(start, stop))
+
+    def _within(self, start: int, stop: int) -> list[np.ndarray]:
+        """Views of what lies between two rows, at least one."""
+        pairs = zip(self.starts.tolist(), self.parts, strict=False)
+        cut = [part[max(0, start - at) : max(0, stop - at)] for at, part in pairs]
+        return [part for part in cut if len(part)] or cut[:1]
+
+
+def release(vectors: np.ndarray | Stacked) -> None:
+    """Give the pages of memory maps back to the system, which keeps them cached as it can."""
+    for part in vectors.parts if isinstance(vectors, Stacked) else [vectors]:
+        base: object = part
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            base.madvise(mmap.MADV_DONTNEED)

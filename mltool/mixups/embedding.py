@@ -1,0 +1,32 @@
+"""Venkataramanan et al., It Takes Two to Tango: Mixup for Deep Metric Learning, ICLR 2022."""
+
+from typing import Literal
+
+from mltool.mixups._mixup import Mixup
+
+
+def embedding(
+    *,
+    pairs: str = "pos-neg",
+    negatives: Literal["hardest", "random"] = "hardest",
+    per_anchor: int | None = 16,
+    alpha: float = 2.0,
+    draw: Literal["pair", "step"] = "pair",
+    weight: float = 0.4,
+) -> Mixup:
+    """Two embeddings of unit length are mixed and renormalised.
+
+    v = lambda z + (1 - lambda) z' over its length, z = f(x)
+
+    Where the candidates of a loss are proxies, these are mixed. It costs next to nothing: the
+    similarity of an anchor to a mix follows from those to the two and between them.
+    """
+    return Mixup(
+        stage=None,
+        pairs=pairs,
+        negatives=negatives,
+        per_anchor=per_anchor,
+        alpha=alpha,
+        draw=draw,
+        weight=weight,
+    )

@@ -1,0 +1,31 @@
+"""Venkataramanan et al., It Takes Two to Tango: Mixup for Deep Metric Learning, ICLR 2022."""
+
+from typing import Literal
+
+from mltool.mixups._mixup import Mixup
+
+
+def input(  # noqa: A001 - the shell's name
+    *,
+    pairs: str = "pos-neg",
+    negatives: Literal["hardest", "random"] = "hardest",
+    per_anchor: int | None = 1,
+    alpha: float = 2.0,
+    draw: Literal["pair", "step"] = "pair",
+    weight: float = 0.4,
+) -> Mixup:
+    """Two images are mixed pixel by pixel and go through the whole model.
+
+    v = f(lambda x + (1 - lambda) x')
+
+    A mixed example costs as much as an image: one for each anchor doubles the work of a step.
+    """
+    return Mixup(
+        stage="input",
+        pairs=pairs,
+        negatives=negatives,
+        per_anchor=per_anchor,
+        alpha=alpha,
+        draw=draw,
+        weight=weight,
+    )
