@@ -11,7 +11,7 @@ LOSS_ROWS ?= arcface binomial-deviance circle contrastive contrastive:form=squar
   cosface fastap generalized-lifted-structure info-nce lifted-structure \
   margin:learn=class/distance-weighted multi-similarity multi-similarity/multi-similarity \
   mutual-information n-pair nca normalized-softmax nt-xent proxy-anchor proxy-nca proxy-nca-pp \
-  soft-triple supcon triplet triplet/distance-weighted triplet:mining=semi-hard
+  nca:scale=8 proxy-nca:scale=8 soft-triple supcon triplet triplet/distance-weighted triplet:mining=semi-hard
 TABLE := $(BIN)/python $(CURDIR)/table.py
 
 # $(1) table, $(2) training data and network, $(3) test data, $(4) baseline and $(5) its words for
