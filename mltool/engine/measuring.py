@@ -67,9 +67,10 @@ def run(request: PositivityRequest) -> str:
     manifest = manifest.take(manifest.labels >= 0).compact()
     model = found.model().to(device)
     loss, level = _chosen(request, found)
-    term = _term(loss, found, manifest).to(device)
+    term = _term(loss, found, manifest)
     mixup: Mixup = components.load("mixups", level)()
     _check(term, mixup)
+    term = term.to(device)
     if mixup.stage is not None:
         stages.check(model.backbone, mixup.stage)
     curve = measure(

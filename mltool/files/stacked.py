@@ -63,7 +63,10 @@ def release(vectors: np.ndarray | Stacked) -> None:
     """Give the pages of memory maps back to the system, which keeps them cached as it can."""
     for part in vectors.parts if isinstance(vectors, Stacked) else [vectors]:
         base: object = part
+        owner = part
         while isinstance(base, np.ndarray):
-            base = base.base
-        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner, base = base, base.base
+        # a writable map may hold what is not in its file: giving that back would lose it
+        can = hasattr(mmap, "MADV_DONTNEED")
+        if can and isinstance(base, mmap.mmap) and not owner.flags.writeable:
             base.madvise(mmap.MADV_DONTNEED)

@@ -46,12 +46,14 @@ class Copies:
         return (groups * self.kinds + codes + 1) * (len(self.group) + 1)
 
 
-def copies_of(originals: np.ndarray, relevance: Relevance) -> Copies:
-    """From each gallery row's first equal row [N]."""
+def copies_of(originals: np.ndarray, relevance: Relevance) -> Copies | None:
+    """From each gallery row's first equal row [N]; None where their keys have over 63 bits."""
     firsts, group = np.unique(originals, return_inverse=True)
     kinds = 2 + max(
         int(codes.max(initial=-1)) for codes in (relevance.query_codes, relevance.gallery_codes)
     )
+    if len(firsts) * kinds * (len(group) + 1) >= 2**63:
+        return None
     empty = np.empty(0, np.int64)
     made = Copies(firsts, relevance, kinds, group, empty, empty)
     by_place = np.sort(group * (len(group) + 1) + relevance.places)

@@ -124,7 +124,7 @@ def join_labels(parts: Sequence[Embeddings]) -> tuple[np.ndarray, tuple[str, ...
             "some of the embeddings have label names, others only numbers; "
             "embed all from lists with labels"
         )
-    texts = tuple(dict.fromkeys(text for part in named for text in part.label_names))
+    texts = tuple(dict.fromkeys(text for part in parts for text in part.label_names))
     number = {text: label for label, text in enumerate(texts)}
     tables = [np.array([*(number[text] for text in p.label_names), -1]) for p in parts]
     joined = [table[part.labels] for table, part in zip(tables, parts, strict=True)]

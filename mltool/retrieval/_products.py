@@ -76,7 +76,8 @@ def available(device: str) -> tuple[Precision, ...]:
         return ("float64", "float32", "bfloat16") if multiplied else ("float64", "float32")
     import torch
 
-    if not (device.startswith("cuda") and torch.cuda.is_available()):
+    there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if device not in ["cuda", *there] or not there:
         raise UsageError(f"no device {device!r} to search on; use cpu, or cuda where there is one")
     return ("float64", "float32", "bfloat16")
 

@@ -47,11 +47,14 @@ def run(request: EvaluateRequest) -> str:
     resources = Resources(
         max_memory=parse_size(request.max_memory), device=request.device, threads=request.threads
     )
+    query_paths = shards.expand(request.queries)
+    gallery_paths = shards.expand(request.gallery) if request.gallery else []
     for path in (request.per_query, request.per_class, request.run, request.output):
         if path is not None:
             atomic.check_writable(path)
-    queries = shards.open_many(shards.expand(request.queries))
-    gallery = shards.open_many(shards.expand(request.gallery)) if request.gallery else None
+            atomic.refuse_inputs(path, query_paths + gallery_paths)
+    queries = shards.open_many(query_paths)
+    gallery = shards.open_many(gallery_paths) if gallery_paths else None
     with shards.naming_files([request.queries, request.gallery]):
         report = evaluate(
             queries,

@@ -56,6 +56,7 @@ def run_index(request: IndexRequest) -> None:
     """
     atomic.check_writable(request.output)
     paths = [path for text in request.embeddings for path in shards.expand(text)]
+    atomic.refuse_inputs(request.output, paths)
     parts = []
     for path in paths:
         parts.append(embeddings.read(path))
@@ -105,6 +106,9 @@ def run_search(
         raise UsageError(f"-k {request.k}: ask for 1 hit or more")
     if request.output is not None:
         atomic.check_writable(request.output)
+        texts = [request.db, *request.queries] if inputs is None else [request.db]
+        given = [path for text in texts for path in shards.expand(text)]
+        atomic.refuse_inputs(request.output, given)
     with shards.naming_files([request.db, *(request.queries if inputs is None else ())]):
         found, history, digest = _search(request, queries)
     if request.min_score is not None:
@@ -129,7 +133,7 @@ def _search(request: SearchRequest, queries: Embeddings) -> tuple[Hits, History,
     if search_index.is_index(request.db):
         about = search_index.read(request.db)
         found = search_by_index(
-            queries, about, k=request.k, keep_self=keep_self, any_model=any_model
+            queries, about, k=min(request.k, len(about)), keep_self=keep_self, any_model=any_model
         )
         return found, about.history, about.digest
     resources = Resources(
@@ -141,7 +145,7 @@ def _search(request: SearchRequest, queries: Embeddings) -> tuple[Hits, History,
     found = search(
         queries,
         gallery,
-        k=request.k,
+        k=min(request.k, len(gallery)),  # asking for all must not take memory for more
         keep_self=keep_self,
         any_model=any_model,
         resources=resources,

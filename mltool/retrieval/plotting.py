@@ -29,6 +29,7 @@ def run(request: PlotRequest) -> None:
             raise UsageError(f"{name} is {getattr(request, name)}, but must be 1 or more")
     atomic.check_writable(request.output)
     paths = shards.expand(request.embeddings)
+    atomic.refuse_inputs(request.output, paths)
     queries = shards.read_many(paths)
     if request.kind == "tsne":
         picture = plots.tsne(queries, limit=request.limit, seed=request.seed)

@@ -158,6 +158,30 @@ def test_vectors_that_are_not_numbers(tmp_path: Path, run: Run) -> None:
     refused(run("index", path, "-o", tmp_path / "i.h5", status=5), "nan.h5", "a")
 
 
+def test_an_output_never_replaces_its_input(tmp_path: Path, run: Run) -> None:
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    for name in (path, other):
+        embeddings.write(name, Embeddings(list("abcd"), np.eye(4), [0, 0, 1, 1]))
+    before = path.read_bytes()
+    for words in (
+        ("index", path),
+        ("search", other, path),
+        ("search", path, other),
+        ("evaluate", path),
+        ("evaluate", other, path),
+        ("plot", "ranking", path),
+    ):
+        refused(run(*words, "-o", path, status=2), "a.h5", "input and output")
+        assert path.read_bytes() == before
+
+
+def test_asking_for_all_hits_takes_no_memory_for_more(tmp_path: Path, run: Run) -> None:
+    path, out = tmp_path / "a.h5", tmp_path / "hits.tsv"
+    embeddings.write(path, Embeddings(list("abcd"), np.eye(4), [0, 0, 1, 1]))
+    run("search", path, path, "-k", 10**12, "-o", out)
+    assert len(out.read_text().splitlines()) in {16, 17}
+
+
 def test_dimensions_that_do_not_match(tmp_path: Path, run: Run) -> None:
     for dim in (3, 4):
         vectors = np.eye(4, dim, dtype=np.float32)

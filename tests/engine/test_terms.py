@@ -24,7 +24,7 @@ def values(loss: str, weights: torch.Tensor | None) -> float:
     given = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
     one = side(weights=weights)
     batch = Batch(one.vectors, one.labels, torch.arange(12), torch.zeros(12), weights=weights)
-    return given({"main": batch}, nn.Identity())[loss.partition(":")[0]].item()
+    return given({"main": batch}, lambda images, **how: images)[loss.partition(":")[0]].item()
 
 
 def test_a_batch_against_itself_leaves_out_the_diagonal() -> None:
@@ -67,6 +67,11 @@ def test_proxies_as_anchors_take_the_weights_of_their_candidates() -> None:
     anchors, candidates = term.standing(side(weights=torch.arange(12.0)))
     pairs = pairs_of(anchors, candidates)
     assert torch.equal(pairs.pos + pairs.neg, torch.arange(12.0).expand(CLASSES, 12))
+
+
+def test_a_loss_of_vectors_refuses_weights() -> None:
+    with pytest.raises(UsageError, match="cannot weight images"):
+        values("n-pair", ONES)
 
 
 def test_weights_of_terms() -> None:

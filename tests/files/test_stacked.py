@@ -52,6 +52,14 @@ def test_a_copy_is_not_made_in_secret():
         np.asarray(STACKED, copy=False)
 
 
+def test_what_was_written_into_a_private_map_is_not_given_back(tmp_path):
+    np.save(tmp_path / "a.npy", WHOLE)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="c")
+    mapped += 1
+    release(mapped)
+    np.testing.assert_array_equal(mapped, WHOLE + 1)
+
+
 def test_released_maps_keep_their_values(tmp_path):
     np.save(tmp_path / "a.npy", WHOLE)
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")

@@ -94,6 +94,11 @@ class Supervised(nn.Module):
         self, name: str, term: Term, batch: Side, originals: Originals | None
     ) -> dict[str, Tensor]:
         if term.on_vectors:
+            if batch.weights is not None:
+                raise UsageError(
+                    f"{name} takes vectors, not pairs, and cannot weight images; leave out the "
+                    "column `weight` or use another --loss"
+                )
             return {name: term.of_vectors(batch)}
         anchors, candidates = term.standing(batch)
         pairs = self._mined(term, anchors, candidates)
