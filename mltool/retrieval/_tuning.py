@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mltool.files.embeddings import Embeddings
+from mltool.files.stacked import Stacked
+from mltool.retrieval._vectors import public, score_pairs, sides
 from mltool.retrieval.search import nearest
 
 if TYPE_CHECKING:
@@ -28,12 +30,11 @@ def tune(
 
     `queries` are the `rows` [Q] of the index, `vectors` [Q, D] the same as faiss compares them.
     """
-    exact = _exact(queries, parts)
+    least, count = _exact(queries, parts)
     recall = 0.0
     for effort in _efforts(index):
         found = search_faiss(index, vectors, RECALL_K, rows)[1]
-        same = (exact[:, :, None] == found[:, None, :]) & (exact >= 0)[:, :, None]
-        recall = float(same.sum() / max(1, (exact >= 0).sum()))
+        recall = _reaching(found, queries, parts, least) / max(1, count)
         logger.info("recall@%d %.4f%s", RECALL_K, recall, effort)
         if recall >= RECALL_WANTED:
             return recall
@@ -45,16 +46,28 @@ def tune(
     return recall
 
 
-def _exact(queries: Embeddings, parts: Sequence[Embeddings]) -> np.ndarray:
-    """Rows [Q, 10] of the exact nearest, counted over all parts, without the query's own."""
-    scores, rows, first = [], [], 0
-    for part in parts:
-        found = nearest(queries, part, k=RECALL_K, keep_self=False)
-        rows.append(np.where(found.rows >= 0, found.rows + first, -1))
-        scores.append(found.scores)
-        first += len(part)
-    order = np.argsort(-np.concatenate(scores, axis=1), axis=1, kind="stable")[:, :RECALL_K]
-    return np.take_along_axis(np.concatenate(rows, axis=1), order, axis=1)
+def _exact(queries: Embeddings, parts: Sequence[Embeddings]) -> tuple[np.ndarray, int]:
+    """The exact 10th score of each query [Q], without its own row; how many such rows there are.
+
+    Where there are fewer than ten rows it is the last one's.
+    """
+    found = [nearest(queries, part, k=RECALL_K, keep_self=False).scores for part in parts]
+    best = -np.sort(-np.concatenate(found, axis=1), axis=1)[:, :RECALL_K]
+    there = best > -np.inf
+    return np.where(there, best, np.inf).min(axis=1), int(there.sum())
+
+
+def _reaching(
+    found: np.ndarray, queries: Embeddings, parts: Sequence[Embeddings], least: np.ndarray
+) -> int:
+    """How many of the rows `found` [Q, 10] score at least `least` [Q]: equal rows will do."""
+    rows, place = np.unique(np.maximum(found, 0), return_inverse=True)
+    vectors = Stacked([np.asarray(part.vectors) for part in parts])[rows]
+    both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
+    left, right = sides(*both, metric=queries.metric)
+    asking = np.repeat(np.arange(len(found)), found.shape[1])
+    scores = public(score_pairs(left, asking, right, place.ravel()), right).reshape(found.shape)
+    return int(np.count_nonzero((scores >= least[:, None]) & (found >= 0)))
 
 
 def _efforts(index: "faiss.Index") -> Iterator[str]:

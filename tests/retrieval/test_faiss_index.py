@@ -55,6 +55,16 @@ def test_product_quantisation_finds_most():
     assert built.about.trained_on == 300
 
 
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("kind", ["flat", "ivf:lists=8"])
+def test_any_of_equal_rows_is_a_right_one(kind, metric):
+    few = embeddings(30, metric=metric)
+    rows = np.random.default_rng(3).permutation(np.repeat(np.arange(30), 20))
+    names = [f"{n:04d}" for n in np.random.default_rng(4).permutation(600)]
+    built = build([Embeddings(names, few.vectors[rows], metric=metric)], kind=kind)
+    assert built.about.recall >= 0.95
+
+
 def test_the_stored_recall_is_the_measured_one():
     gallery = embeddings(400, 24)
     built = build([gallery], kind="PCA6,Flat")
