@@ -1,0 +1,130 @@
+"""Ground truth that others distribute as pickles, read without running anything that is in it.
+
+A pickle is a program. This reader knows plain containers, texts, numbers and numpy arrays, and
+makes none but Python's own types of them; whatever else a file names is refused.
+"""
+
+import io
+import os
+import pickle
+import pickletools
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files.names import printable
+
+LARGEST = 2**30  # bytes; the ground truths are below 20 MB
+
+_OWN_ORDER = "<" if sys.byteorder == "little" else ">"
+_BUILTINS = ("builtins", "__builtin__")
+_NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+
+
+def read(path: str) -> object:
+    """The value in a pickle: dict, list, tuple, set, str, bytes, bool, int, float or None.
+
+    Arrays come as (nested) lists. Raises InputError for a file that names anything else, and for
+    one that is damaged.
+    """
+    try:
+        if os.path.getsize(path) > LARGEST:
+            raise InputError(f"{printable(path)}: too large for a pickled ground truth")
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read ({error.strerror})") from None
+    try:
+        _check(data)
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except _Refused as error:
+        raise InputError(
+            f"{printable(path)}: a pickle that holds {error}; only plain values are read, because "
+            "a pickle can run programs"
+        ) from None
+    # a torn or forged pickle fails in as many ways as there are operations in it
+    except Exception:
+        raise InputError(f"{printable(path)}: damaged, or no pickle; fetch it again") from None
+
+
+class _Refused(Exception):
+    """What a pickle must not hold."""
+
+
+def _check(data: bytes) -> None:
+    """Refuse places in the memo beyond the file: the unpickler would make room for them."""
+    for operation, argument, _ in pickletools.genops(data):
+        if "PUT" in operation.name and isinstance(argument, int) and argument > len(data):
+            raise _Refused("an absurd number")
+
+
+class _Dtype:
+    """Stands for a numpy dtype: its text, and the byte order that its state tells."""
+
+    def __init__(self, text: str, *_: object) -> None:
+        self.text, self.is_swapped = text, False
+
+    def __setstate__(self, state: tuple) -> None:
+        self.is_swapped = state[1] in ("<", ">") and state[1] != _OWN_ORDER
+
+    def real(self) -> np.dtype:
+        """The dtype, if it is a number's or a text's."""
+        found = np.dtype(self.text)
+        if found.kind not in "biufSU":
+            raise _Refused(f"an array of {self.text}")
+        return found.newbyteorder() if self.is_swapped else found
+
+
+class _Array(list):
+    """Stands for a numpy array, whose own way to take in a state trusts it."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, content = state
+        if isinstance(content, list) and dtype.text.startswith("O"):
+            values = np.empty(len(content), object)
+            values[:] = content
+        else:
+            raw = content.encode("latin1") if isinstance(content, str) else content
+            values = np.frombuffer(raw, dtype.real())
+        self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
+
+
+def _scalar(dtype: _Dtype, content: bytes | str) -> object:
+    raw = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(raw, dtype.real(), count=1)[0].item()
+
+
+def _array(*_: object) -> _Array:
+    return _Array()
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _Refused(f"text as {encoding}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """How protocol 2 writes none."""
+    return b""
+
+
+_KNOWN: dict[tuple[str, str], Callable] = {
+    ("_codecs", "encode"): _encoded,
+    **{(module, "set"): set for module in _BUILTINS},
+    **{(module, "bytes"): _no_bytes for module in _BUILTINS},
+    **{(module, "dtype"): _Dtype for module in _NUMPY},
+    **{(module, "ndarray"): _Array for module in _NUMPY},
+    **{(module, "_reconstruct"): _array for module in _NUMPY},
+    **{(module, "scalar"): _scalar for module in _NUMPY},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable:
+        if (module, name) not in _KNOWN:
+            raise _Refused(f"{module}.{name}")
+        return _KNOWN[module, name]
