@@ -33,7 +33,7 @@ AML_TABLES ?= $(CURDIR)/results
 AML_SEEDS ?= 0 1 2
 AML_ROWS ?= contr contr+ triplet ms reg rkd dr
 AML_BEST ?= contr+ contr reg
-AML_TEACHER_EPOCHS ?= 2
+AML_TEACHER_EPOCHS ?= 4
 AML_EPOCHS ?= 2
 # anchors alone pass through the student; the student alone passes whole tuples, seven images each
 AML_NEGATIVES ?= 5
@@ -81,18 +81,18 @@ $(TABLE) $$table
 endef
 
 .PHONY: aml-digits aml-omniglot aml-caltech101
-AML_SMALL := --arch resnet10t --dim 128 --augment affine
-AML_SMALLER := --arch mobilenetv2_050 --dim 128 --augment affine
+AML_TEACHER := --arch resnet10t --dim 128 --augment affine --lr 3e-3 --loss supcon
+AML_STUDENT := --arch mobilenetv2_050 --dim 128 --augment affine --lr 3e-3
 aml-digits: AML_NEGATIVES := 4
 aml-digits: $(VENV)/installed
-	$(call AML_LOOP,digits,digits:train --image-size 32 --resize 32,digits:test,$(AML_SMALL),$(AML_SMALLER))
+	$(call AML_LOOP,digits,digits:train --image-size 32 --resize 32,digits:test,$(AML_TEACHER),$(AML_STUDENT))
 
 aml-omniglot: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/omniglot is needed" >&2; exit 2; }
-	$(call AML_LOOP,omniglot,omniglot:$(DATA):background --image-size 32 --resize 32,omniglot:$(DATA):evaluation,$(AML_SMALL),$(AML_SMALLER))
+	$(call AML_LOOP,omniglot,omniglot:$(DATA):background --image-size 32 --resize 32,omniglot:$(DATA):evaluation,$(AML_TEACHER),$(AML_STUDENT))
 
 aml-caltech101: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/caltech101 is needed" >&2; exit 2; }
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call AML_LOOP,caltech101,$(DATA) --classes 0-49 --image-size 64 --resize 73,$(DATA) --classes 50-99,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --dim 128 --freeze-bn,--arch resnet10t --dim 128)
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --dim 128 --freeze-bn,--arch resnet10t --dim 128 --lr 3e-3)
