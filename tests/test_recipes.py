@@ -37,6 +37,9 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "embedding-transfer-digits",
         "embedding-transfer-omniglot",
         "embedding-transfer-caltech101",
+        "embedding-transfer-cub200",
+        "embedding-transfer-cars196",
+        "embedding-transfer-sop",
     ],
 )
 def test_targets_expand(target: str) -> None:
