@@ -84,11 +84,11 @@ def _combined(
 
     The second runs through its columns, the first through its own beside it, one further on each
     round: all combinations come up once before any comes twice. One that is chosen from itself
-    starts one further on, and so never meets itself.
+    starts one further on, so never meets itself, and ends where it would meet others again.
     """
     further = int(first is second)
     there, others = (choice.size.clamp(min=1)[:, None] for choice in (second, first))
-    total = second.size * (first.size - further).clamp(min=0)
+    total = second.size * (first.size - further).clamp(min=0) // (1 + further)
     largest = max(1, int(total.max()))
     number = torch.arange(min(most or largest, largest), device=total.device)
     at = number % there
