@@ -5,11 +5,12 @@
 #   make -C recipes aml-caltech101 DATA=/path/to/caltech101 WEIGHTS=/path/to/mobilenetv2_100.safetensors
 # Digits and Omniglot: ResNet-10-T teaches timm's test_resnet, 13 times smaller, from scratch at 32 px,
 # background -> evaluation alphabets. Caltech-101: MobileNetV2 (ImageNet weights) at 112 px teaches
-# itself at 64 px, a third of the work, behind a new projection; first 50 classes -> last 50. Every row
+# itself at 64 px, a third of the work, behind a new projection; first 50 classes -> last 50.
+# `alone` is contrastive on mined tuples as published, `alone-batches` learns as the teacher did. Each row
 # is tested symmetrically (queries and gallery by the student) and asymmetrically (gallery by the
 # teacher). In every row as many images pass through the student: AML_EPOCHS times the training images
-# (the student alone spends them on tuples of seven, the others on anchors alone). Seeds 0, 1, 2 of
-# teacher, student alone and AML_BEST, seed 0 of the others. One line per finished run in
+# (the student alone spends them on tuples of seven, the others on single images). Seeds 0, 1, 2 of
+# teacher, students alone and AML_BEST, seed 0 of the others. One line per finished run in
 # results/aml_*.jsonl; runs that are there are skipped, one that was interrupted goes on.
 #
 # What the authors report: SfM-120k, teacher ResNet-101, student EfficientNet-B3, 2048-d, mAP on
@@ -38,6 +39,7 @@ AML_BEST ?= contr+ contr reg
 AML_EPOCHS ?= 4
 AML_TEACHER_EPOCHS ?= 4
 AML_NEGATIVES ?= 5
+AML_BATCHES ?= --loss supcon
 AML_MINED = --mining hard --negatives $(AML_NEGATIVES) --pool 8000
 AML_ALONE = $(AML_MINED) --queries $$(($(AML_IMAGES) / (2 + $(AML_NEGATIVES)))) -b 70
 AML_WORDS_contr = --loss contrastive:form=squared,margin=0.7 $(AML_MINED) --queries $(AML_IMAGES)
@@ -74,6 +76,7 @@ taught() { learned $$1 $$2 distill $(2) $(5) --teacher $(AML)/$(1)-teacher-$$2.t
 for seed in $(AML_SEEDS); do
   learned teacher $$seed train $(2) $(4) --epochs $(AML_TEACHER_EPOCHS)
   learned alone $$seed train $(2) $(5) --loss contrastive:form=squared,margin=0.7 $(AML_ALONE) --epochs $(AML_EPOCHS)
+  learned alone-batches $$seed train $(2) $(5) $(AML_BATCHES) --epochs $(AML_EPOCHS)
   for row in $(AML_BEST); do taught $$row $$seed; done
 done
 for row in $(AML_ROWS); do taught $$row $(firstword $(AML_SEEDS)); done
@@ -90,6 +93,7 @@ aml-omniglot: AML_IMAGES := 19280
 aml-caltech101: AML_IMAGES := 5179
 aml-caltech101: AML_TEACHER_EPOCHS := 2
 aml-caltech101: AML_EPOCHS := 3
+aml-caltech101: AML_BATCHES := --loss multi-similarity
 aml-digits: $(VENV)/installed
 	$(call AML_LOOP,digits,digits:train,digits:test,$(AML_TEACHER),$(AML_STUDENT))
 
