@@ -82,7 +82,10 @@ def evaluate(
     ranked = gallery if distractors is None else _with(gallery, distractors, any_model)
     left, right = as_sides(queries, ranked)
     relevance = Relevance(*_groups(answers, len(ranked)), np.full(len(queries), -1), right.places())
-    found = knn.ranks(left, right, relevance, resources=resources or knn.Resources())
+    resources = resources or knn.Resources()
+    if resources.precision == "auto":  # queries are few, so products are cheap and doubts are not
+        resources = replace(resources, precision="float64")
+    found = knn.ranks(left, right, relevance, resources=resources)
     per_query, tied = _score(found, answers, np.argsort(relevance.places))
     counts = _counts(per_query, len(gallery), len(ranked) - len(gallery))
     relevant = np.array([len(answer["easy"]) + len(answer["hard"]) for answer in answers])

@@ -252,7 +252,8 @@ def test_names_that_do_not_fit():
     for message, sides in wrong.items():
         with pytest.raises(InputError, match=message):
             revisited.evaluate(*sides, truth)
-    twice = replace(gallery, names=np.array([b"g0000.png", *gallery.names[:1], *gallery.names[2:]]))
+    names = [*gallery.names.tolist(), b"g0000.png"]
+    twice = Embeddings(names, gallery.vectors[[*range(9), 0]], space=gallery.space)
     with pytest.raises(InputError, match="gallery, without folders and suffixes: 1 names stand"):
         revisited.evaluate(queries, twice, truth)
     with pytest.raises(InputError, match="more than once"):
