@@ -168,6 +168,20 @@ def test_distractors_are_always_wrong(levels):
         assert (report.counts["gallery"], report.counts["distractors"]) == (60, 90)
 
 
+def test_labels_and_columns_of_distractors_are_of_no_interest(caplog):
+    queries, gallery = embedded("q", 9), embedded("g", 60, seed=1)
+    truth = truth_of(queries, gallery, 0)
+    plain = embedded("z", 90, seed=2)
+    expected = revisited.evaluate(queries, gallery, truth, distractors=plain).metrics
+    # texts on one side and numbers on the other could not be joined
+    named = replace(gallery, labels=np.zeros(60, int), label_names=("church",))
+    marked = {"is_gallery": np.ones(90, bool)}
+    numbered = replace(plain, labels=np.arange(90), columns=marked)
+    found = revisited.evaluate(queries, named, truth, distractors=numbered)
+    assert found.metrics == expected
+    assert "left out columns" not in caplog.text
+
+
 def test_little_memory_and_any_precision_change_nothing(monkeypatch):
     queries, gallery = embedded("q", 9), embedded("g", 300, seed=1)
     truth = truth_of(queries, gallery, 0)
