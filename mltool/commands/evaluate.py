@@ -1,6 +1,6 @@
 """`mltool evaluate`: how well vectors retrieve."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,22 @@ def evaluate(
         typer.Argument(metavar="GALLERY", help="Embeddings to find the queries' classes in."),
     ] = None,
     *,
+    protocol: Annotated[
+        Literal["revisited"] | None,
+        typer.Option("--protocol", help="mAP and mP@k of revisited Oxford and Paris."),
+    ] = None,
+    ground_truth: Annotated[
+        str | None,
+        typer.Option(
+            "--ground-truth", metavar="FILE", help="Its answers: gnd_NAME.pkl, or a .json of them."
+        ),
+    ] = None,
+    distractors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--distractors", metavar="EMB", help="Wrong rows to add to its gallery; repeatable."
+        ),
+    ] = None,
     metrics: Annotated[
         str,
         typer.Option(
@@ -61,7 +77,7 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Rank a gallery for every query and print metrics and counts."""
-    given = dict(locals())
+    given = locals() | {"distractors": distractors or []}
     from mltool.retrieval import evaluation
 
     print(evaluation.run(evaluation.EvaluateRequest(**given)))

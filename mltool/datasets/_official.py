@@ -71,13 +71,14 @@ def manifest(
 ) -> Manifest:
     """A list of the images `names` below `folder`; class ids [N] keep their order as labels.
 
-    Raises InputError where a file is missing or a name leads out of the folder.
+    Without `class_names` no class is known. Raises InputError where a file is missing or a name
+    leads out of the folder.
     """
     table = Strings.of(names).fixed()
     check_unique(table, printable(folder))
     _require_files(folder, table)
     ids = sorted(class_names)
-    labels = np.searchsorted(ids, classes)
+    labels = np.searchsorted(ids, classes) if ids else np.full(len(table), -1)
     return Manifest(
         names=table,
         paths=Strings.of(os.fsencode(folder) + b"/" + name for name in table.tolist()),

@@ -21,7 +21,8 @@ from mltool.engine.cache import PixelCache
 from mltool.engine.samplers import Batch as Rows
 from mltool.engine.signals import WATCHED
 from mltool.errors import InputError, ResourceError
-from mltool.files import images
+from mltool.files import boxes, images
+from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
 from mltool.models.spec import ModelSpec
 from mltool.transforms import resize_shorter, to_tensor
@@ -68,6 +69,7 @@ class Images(Dataset):
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
         self.weights = _weights(manifest)
+        self.boxes = boxes.of(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * 9 // 2
         self.cache = PixelCache(len(manifest), bytes_per_image=size) if cache else None
@@ -104,11 +106,19 @@ class Images(Dataset):
         if kept is not None:
             return to_tensor(kept)
         size = self.spec.resize
-        image = to_tensor(images.load(self.manifest.paths[row], at_least=size))
+        image = to_tensor(self._pixels(row, size))
         image = resize_shorter(image, size, interpolation=self.spec.interpolation)
         if self.cache is not None:
             self.cache.put(row, image.permute(1, 2, 0).numpy())
         return image
+
+    def _pixels(self, row: int, at_least: int) -> np.ndarray:
+        """What the list's crop box leaves of the image: uint8 [H, W, 3]."""
+        location = self.manifest.paths[row]
+        if self.boxes is None or np.isnan(self.boxes[row, 0]):
+            return images.load(location, at_least=at_least)
+        # the box is in pixels of the whole image, so its decoder must not shrink it
+        return boxes.crop(images.load(location), self.boxes[row], name=describe(location))
 
     def _augmented(self, row: int, draw: int) -> Tensor:
         view = draw if self.views is None else draw % self.views

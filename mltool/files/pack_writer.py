@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mltool.errors import InputError
-from mltool.files import _pack_layout, atomic, images
+from mltool.files import _pack_layout, atomic, boxes, images
 from mltool.files.history import History, to_rows
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest, Strings
@@ -45,8 +45,13 @@ def write(
 
     With `size`, images whose shorter side is larger become JPEGs of that shorter side; all others
     keep their bytes. Every image is decoded, and a bad one ends the work or is left out. Raises
-    InputError, also when none is left, and ResourceError.
+    InputError, also when none is left and for crop boxes, which would not fit smaller images, and
+    ResourceError.
     """
+    if size is not None and boxes.of(manifest.columns) is not None:
+        raise InputError(
+            "the list has crop boxes in pixels of the images as they are; pack without --size"
+        )
     lengths = np.zeros(len(manifest), np.int64)  # 0: not in the pack
     hashes = np.zeros((len(manifest), 32), np.uint8)
     skipped: list[str] = []

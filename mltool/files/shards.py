@@ -45,7 +45,7 @@ def read_many(paths: Sequence[str]) -> Embeddings:
     Columns that a file lacks are left out with a warning. Raises InputError.
     """
     parts = [embeddings.read(path) for path in paths]
-    found = _join(paths, parts)
+    found = join(paths, parts)
     return found if len(parts) == 1 else replace(found, vectors=np.asarray(found.vectors))
 
 
@@ -55,7 +55,7 @@ def open_many(paths: Sequence[str]) -> Embeddings:
     They are a memory map, or the maps of several files behind the reading half of an array's
     interface (see `files.stacked`): whoever looks for NaN should do it while working on them.
     """
-    return _join(paths, [embeddings.mapped(path) for path in paths])
+    return join(paths, [embeddings.mapped(path) for path in paths])
 
 
 @contextmanager
@@ -73,7 +73,11 @@ def naming_files(texts: Iterable[str | None]) -> Iterator[None]:
         raise
 
 
-def _join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
+def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
+    """The rows of all parts in order, vectors not copied; `paths` name the parts in messages.
+
+    Raises InputError where they do not fit, as `read_many` does.
+    """
     if not parts:
         raise InputError("no embeddings file was named; name at least one")
     if len(parts) == 1:

@@ -1,6 +1,7 @@
 """Matrices in several places, such as the maps of shards, read as one without being copied."""
 
 import mmap
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,14 +14,16 @@ class Stacked:
 
     ndim = 2
 
-    def __init__(self, parts: list[np.ndarray]) -> None:
+    def __init__(self, parts: "Sequence[np.ndarray | Stacked]") -> None:
         """Of `parts`, at least one and all of the same width. Raises ValueError otherwise."""
         if len({part.shape[1] for part in parts}) != 1:
             raise ValueError(f"parts of different widths: {[part.shape for part in parts]}")
-        self.parts = parts
-        self.starts = np.cumsum([0, *map(len, parts)])
-        self.shape = int(self.starts[-1]), parts[0].shape[1]
-        self.dtype = np.result_type(*parts)
+        self.parts: list[np.ndarray] = []
+        for part in parts:
+            self.parts += part.parts if isinstance(part, Stacked) else [part]
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+        self.shape: tuple[int, int] = int(self.starts[-1]), self.parts[0].shape[1]
+        self.dtype = np.result_type(*self.parts)
 
     def __len__(self) -> int:
         return self.shape[0]

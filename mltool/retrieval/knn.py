@@ -57,6 +57,8 @@ class Ranks:
     starts: np.ndarray  # [q + 1] where each query's ranks begin
     ranks: np.ndarray  # [P] int64, ascending for each query
     tied: np.ndarray  # [P] bool: an irrelevant row has the same score
+    scores: np.ndarray  # [P] float64, exact
+    places: np.ndarray  # [P] int64, the rows by their place in the order of ties
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(ranks [n, R], relevant [n]) of some queries, as the ranking metrics take them."""
@@ -127,7 +129,8 @@ def ranks(
         part = relevance.part(rows)
         counting = Counting(asking, gallery, part, depth[rows], equal=equal, copies=copies)
         _run(counting, resources)
-        yield Ranks(rows.start, counting.starts, *counting.ranks())
+        found = counting.ranks()
+        yield Ranks(rows.start, counting.starts, *found, counting.scores, counting.places)
 
 
 def _is_worth(count: int, gallery: Side, resources: Resources) -> bool:

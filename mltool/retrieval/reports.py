@@ -17,9 +17,18 @@ def as_text(report: Report) -> str:
         low_high = report.intervals.get(name)
         around = f"  ({_percent(low_high[0])} to {_percent(low_high[1])})" if low_high else ""
         lines.append(f"{name:<18}{_percent(value):>10}{around}")
-    lines.append("")
-    lines += [f"{name.replace('_', ' '):<18}{value:>10,}" for name, value in report.counts.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_counts(report)])
+
+
+def as_table(report: Report) -> str:
+    """A table with a row for each setup of `retrieval.revisited` in percent, then the counts."""
+    split = [name.rpartition("_") for name in report.metrics]
+    measures = dict.fromkeys(measure for measure, _, _ in split)
+    lines = [" " * 18 + "".join(f"{measure:>11}" for measure in measures)]
+    for setup in dict.fromkeys(setup for _, _, setup in split):
+        values = (_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
+        lines.append(f"{setup:<18}" + "".join(f"{value:>11}" for value in values))
+    return "\n".join([*lines, "", *_counts(report)])
 
 
 def as_record(report: Report) -> dict[str, object]:
@@ -67,6 +76,12 @@ def _write(
         writer.writerow(header)
         writer.writerows(rows)
         text.detach()
+
+
+def _counts(report: Report) -> list[str]:
+    counts = {name.replace("_", " "): value for name, value in report.counts.items()}
+    width = max(17, *map(len, counts)) + 1
+    return [f"{name:<{width}}{value:>10,}" for name, value in counts.items()]
 
 
 def _percent(value: float) -> str:

@@ -1,0 +1,124 @@
+"""The ground truth of the revisited Oxford and Paris benchmarks, as it is distributed.
+
+Radenovic, Iscen, Tolias, Avrithis, Chum: Revisiting Oxford and Paris: Large-Scale Image Retrieval
+Benchmarking (2018). A pickle, or JSON of the same fields: `imlist` and `qimlist` name the gallery's
+and the queries' images without suffix, and `gnd` holds for each query its crop box `bbx` and the
+rows of `imlist`, from 0, that are `easy`, `hard` and `junk`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files import canonical, pickles
+from mltool.files.folder import SUFFIXES
+from mltool.files.manifest import Strings, check_unique
+from mltool.files.names import printable
+from mltool.files.opening import opened
+
+KINDS = ("easy", "hard", "junk")
+LARGEST = 2.0**31  # no image has a side of so many pixels
+
+Answer = Mapping[str, np.ndarray]  # for each of KINDS rows of the gallery, int64; no row in two
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Which gallery images show the landmark of which query; all others do not."""
+
+    queries: np.ndarray  # [Q] 'S', stems of the queries' images
+    gallery: np.ndarray  # [N] 'S', stems of the gallery's images
+    boxes: np.ndarray  # [Q, 4] float64 x_1, y_1, x_2, y_2 of the queries, NaN where not given
+    answers: tuple[Answer, ...]  # to each query
+
+
+def read(path: str) -> GroundTruth:
+    """The ground truth in a `.json` or else a pickle, of which nothing is run.
+
+    Raises InputError for a file that is missing, damaged, hostile or holds something else.
+    """
+    source = printable(path)
+    value = _json(path) if path.lower().endswith(".json") else pickles.read(path)
+    fields = _fields(value, ("imlist", "qimlist", "gnd"), source)
+    queries = _stems(fields["qimlist"], f"{source}: qimlist")
+    gallery = _stems(fields["imlist"], f"{source}: imlist")
+    answers = _items(fields["gnd"], f"{source}: gnd")
+    if len(answers) != len(queries):
+        raise InputError(
+            f"{source}: gnd tells of {len(answers):,} queries, but qimlist names {len(queries):,}"
+        )
+    boxes = np.full((len(queries), 4), np.nan)
+    found = []
+    for number, answer in enumerate(answers):
+        where = f"{source}: gnd of query {number}"
+        given = _fields(answer, KINDS, where)
+        found.append({kind: _rows(given[kind], len(gallery), f"{where}: {kind}") for kind in KINDS})
+        judged = np.concatenate(list(found[-1].values()))
+        if len(np.unique(judged)) < len(judged):
+            raise InputError(f"{where}: an image stands more than once in {', '.join(KINDS)}")
+        if "bbx" in given:
+            boxes[number] = _box(given["bbx"], where)
+    return GroundTruth(queries, gallery, boxes, tuple(found))
+
+
+def stem(name: bytes) -> bytes:
+    """The file's name alone, without an image's suffix."""
+    base = name.rpartition(b"/")[2]
+    ending = next((end for end in SUFFIXES if base.lower().endswith(end)), b"")
+    return base[: len(base) - len(ending)]
+
+
+def _json(path: str) -> object:
+    with opened(path) as file:
+        data = file.read()
+    try:
+        return canonical.from_json(data)
+    except ValueError as error:
+        reason = printable(str(error))
+        raise InputError(f"{printable(path)} is no JSON ({reason}); mend it") from error
+
+
+def _fields(value: object, keys: tuple[str, ...], source: str) -> Mapping[str, object]:
+    lacking = [key for key in keys if key not in value] if isinstance(value, dict) else list(keys)
+    if lacking:
+        raise InputError(
+            f"{source} lacks {', '.join(lacking)}; is it a ground truth of the revisited protocol?"
+        )
+    return cast(Mapping[str, object], value)
+
+
+def _items(value: object, source: str) -> list[object]:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{source} is no list; fetch it again")
+    return list(value)
+
+
+def _stems(value: object, source: str) -> np.ndarray:
+    names = _items(value, source)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{source} is no list of names; fetch it again")
+    texts = [cast(str, name).encode(errors="replace") for name in names]
+    found = Strings.of(map(stem, texts)).fixed()
+    check_unique(found, source)
+    return found
+
+
+def _rows(value: object, count: int, source: str) -> np.ndarray:
+    rows = _items(value, source)
+    whole = (isinstance(row, int) and not isinstance(row, bool) for row in rows)
+    if not all(whole) or not all(0 <= cast(int, row) < count for row in rows):
+        raise InputError(
+            f"{source} holds something else than rows of imlist, from 0 to {count - 1:,}"
+        )
+    return np.array(rows, np.int64)
+
+
+def _box(value: object, source: str) -> list[float]:
+    box = _items(value, f"{source}: bbx")
+    sides = [side for side in box if isinstance(side, int | float) and abs(side) < LARGEST]
+    if len(box) != 4 or len(sides) != 4:
+        raise InputError(f"{source}: bbx is not the four numbers x_1, y_1, x_2, y_2")
+    return [float(side) for side in sides]
