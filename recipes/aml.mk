@@ -29,8 +29,12 @@
 # Their settings: 5 tuples of anchor, positive and 5 negatives a step, 2000 tuples an epoch from a
 # pool of 20,000 images, 100 epochs, Adam, rate 1e-6 falling by exp(-0.01) an epoch, weight decay
 # 1e-6, frozen BN statistics, no augmentation, long side 362 to 1024 px; alpha 2, beta 40, base 0.5.
-# Not theirs: square crops, augmentation, larger batches and rates, a cosine schedule, P x K and not
-# pairs of co-observed points; RKD and DarkRank over batches of 64 (their batch size is not known).
+# Not theirs, above: square crops, augmentation, larger batches and rates, a cosine schedule, P x K and
+# not pairs of co-observed points; RKD and DarkRank over batches of 64 (their batch size is not known).
+#
+# With these settings, on a GPU:
+#   make -C recipes aml-sfm120k DATA=/path/to/sfm120k OXFORD=/path/to/roxford5k PARIS=/path/to/rparis6k
+# Not theirs: a constant rate, ImageNet weights of timm, one scale, no whitening.
 AML := $(RUN)/aml
 AML_TABLES ?= $(CURDIR)/results
 AML_SEEDS ?= 0 1 2
@@ -107,3 +111,53 @@ aml-caltech101: $(VENV)/installed
 	$(call AML_LOOP,caltech101,$(DATA) --classes 0-49,$(DATA) --classes 50-99,\
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 112 --resize 128 --projection none --pooling avg --freeze-bn,\
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 --dim 1280 --pooling avg --freeze-bn)
+
+define AML_SFM_LOOP
+mkdir -p $(AML)
+table=$(AML_TABLES)/aml_sfm120k.jsonl
+declare -A words=($(foreach row,$(AML_ROWS),[$(row)]="$(AML_WORDS_$(row)) $(AML_SFM_WORDS_$(row))"))
+declare -A place=([roxford5k]="$(OXFORD)" [rparis6k]="$(PARIS)")
+tested() {  # row, benchmark, symmetric or asymmetric, model of the gallery
+  $(RECORD) --done $$table "run=$$1/$$3/$$2" && return
+  local queries="$(AML)/sfm120k-$$1.$$2.query.h5" gallery="$(AML)/sfm120k-$$4.$$2.gallery.h5"
+  $(MLTOOL) embed "$(AML)/sfm120k-$$1.safetensors" "$$2:$${place[$$2]}:query" $(AML_SFM_TEST) -q -o "$$queries"
+  [[ -f $$gallery ]] || $(MLTOOL) embed "$(AML)/sfm120k-$$4.safetensors" "$$2:$${place[$$2]}:gallery" \
+    $(AML_SFM_TEST) -q -o "$$gallery"
+  $(MLTOOL) evaluate "$$queries" "$$gallery" --any-model --protocol revisited \
+    --ground-truth "$${place[$$2]}/gnd_$$2.pkl" --json -q | $(RECORD) $$table "run=$$1/$$3/$$2"
+}
+learned() {  # row, command and its words
+  local base="$(AML)/sfm120k-$$1"
+  [[ -f $$base.safetensors ]] || $(MLTOOL) "$${@:2}" $(AML_SFM) --resume -q -o "$$base.safetensors"
+  for benchmark in roxford5k rparis6k; do
+    tested $$1 $$benchmark symmetric $$1
+    [[ $$1 == teacher ]] || tested $$1 $$benchmark asymmetric teacher
+  done
+}
+alone=(--loss contrastive:form=squared,margin=0.85 $(AML_MINED) --queries 2000 -b 35 --epochs 100)
+learned teacher train sfm120k:$(DATA):train $(AML_SFM_TEACHER) "$${alone[@]}"
+[[ -f $(AML)/sfm120k-teacher.train.h5 ]] || $(MLTOOL) embed $(AML)/sfm120k-teacher.safetensors \
+  sfm120k:$(DATA):train -q -o $(AML)/sfm120k-teacher.train.h5
+learned alone train sfm120k:$(DATA):train $(AML_SFM_STUDENT) "$${alone[@]}"
+for row in $(AML_ROWS); do
+  learned $$row distill sfm120k:$(DATA):train $(AML_SFM_STUDENT) \
+    --teacher $(AML)/sfm120k-teacher.train.h5 -b 5 --epochs 100 $${words[$$row]}
+done
+$(TABLE) $$table --metrics map_medium,map_hard
+endef
+
+AML_SFM = --keep-aspect --image-size 362 --augment whole:flip=false --freeze-bn \
+  --optimizer adam --lr 1e-6 --lr-backbone 1e-6 --weight-decay 1e-6 --schedule constant
+AML_SFM_TEST = --image-size 1024
+AML_SFM_TEACHER = --arch resnet101 --weights timm --pooling gem --projection none
+AML_SFM_STUDENT = --arch tf_efficientnet_b3 --weights timm --pooling gem --projection conv --dim 2048
+# without mining an epoch holds all 91,642 images, not 20,000
+$(foreach row,reg rkd dr,$(eval AML_SFM_WORDS_$(row) = --epochs 22))
+.PHONY: aml-sfm120k
+aml-sfm120k: AML_IMAGES := 2000
+aml-sfm120k: AML_MINED = --mining hard --negatives 5 --pool 20000
+aml-sfm120k: $(VENV)/installed
+	for folder in "$(DATA)" "$(OXFORD)" "$(PARIS)"; do
+	  test -d "$$folder" || { echo "DATA=, OXFORD= and PARIS= are needed" >&2; exit 2; }
+	done
+	$(call AML_SFM_LOOP)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+ROOTS = ("DATA=/data", "WEIGHTS=/weights.safetensors", "OXFORD=/oxford", "PARIS=/paris")
 
 
 def make(*words: str) -> subprocess.CompletedProcess:
@@ -34,6 +35,7 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "aml-digits",
         "aml-omniglot",
         "aml-caltech101",
+        "aml-sfm120k",
         "embedding-transfer-digits",
         "embedding-transfer-omniglot",
         "embedding-transfer-caltech101",
@@ -43,7 +45,7 @@ def make(*words: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_targets_expand(target: str) -> None:
-    done = make("--dry-run", target, "DATA=/data", "WEIGHTS=/weights.safetensors")
+    done = make("--dry-run", target, *ROOTS)
     assert done.returncode == 0, done.stderr
 
 
