@@ -47,7 +47,10 @@ LESSONS = {
     "mined": (["contrastive+"], MINED),
     "mined-symmetric": (["multi-similarity", "darkrank"], MINED | {"symmetric": True}),
     "crd": (["crd:negatives=20", "proxy-anchor"], {"online": True}),
-    "maps": (["fitnet", "attention:weight=10"], {"online": True, "stages": 3}),
+    "maps": (
+        ["fitnet", "attention:weight=10"],
+        {"online": True, "stages": 3, "projection": "none"},
+    ),
 }
 
 
@@ -235,14 +238,21 @@ def test_the_history_names_the_teacher(tmp_path: Path, teacher: dict[str, Path])
 REFUSED = [
     (["contrastive"], {"dim": 9}, UsageError, "would be 9-d"),
     (["contrastive"], {"projection": "none"}, UsageError, "--projection none"),
-    (["fitnet"], {}, UsageError, "name the checkpoint"),
-    (["crd"], {}, UsageError, "name the checkpoint"),
+    (["fitnet", "proxy-anchor"], {}, UsageError, "name the checkpoint"),
+    (["crd"], {"projection": "none"}, UsageError, "name the checkpoint"),
+    (["fitnet"], {}, UsageError, "would stay random"),
+    (["crd", "attention"], {"projection": "linear"}, UsageError, "would stay random"),
     (["regression"], {"stages": 2}, UsageError, "--stages"),
     (["regression"], {"teacher_weights": "timm"}, UsageError, "--teacher-weights"),
     (["contrastive"], {"symmetric": True}, UsageError, "mltool train"),
     (["regression"], {"neighbors": 30}, UsageError, "--neighbors"),
     (["regression"], {"neighbors": 3, "mining": "hard"}, UsageError, "leave one out"),
     (["regression"], {"views": 2, "mining": "hard"}, UsageError, "leave one out"),
+    (["pkt"], MINED, UsageError, "no --loss has a use"),
+    (["pkt"], MINED | {"dim": 8}, UsageError, "no --loss has a use"),
+    (["proxy-anchor"], MINED, UsageError, "no --loss has a use"),
+    (["proxy-anchor"], MINED | {"symmetric": True}, UsageError, "no --loss has a use"),
+    (["regression", "pkt"], MINED, UsageError, "no --loss has a use"),
     (["contrastiv"], {}, UsageError, "did you mean contrastive"),
     (["relaxed-contrast"], {}, UsageError, "did you mean relaxed-contrastive"),
     (["contrastive+:margn=1"], {}, UsageError, "no setting 'margn'"),
