@@ -46,8 +46,9 @@ class CachedTeacher:
     """Vectors in embeddings files, joined to an image list by name; only rows in use are read.
 
     Of a file with several views of each image, draw d of an image has the vector of view d modulo
-    their number, and `augmentation` is the (component text, seed) that they were made with. Raises
-    InputError where files do not fit each other. `join` comes before use.
+    their number, `augmentation` is the (component text, seed) that they were made with, and
+    `preprocess` what else was done to the pixels. Raises InputError where files do not fit each
+    other. `join` comes before use.
     """
 
     def __init__(self, text: str) -> None:
@@ -67,7 +68,8 @@ class CachedTeacher:
         self._rows = np.empty(0, np.int64)
         # a view of an image is a row of its own
         self._vectors = Stacked([part.vectors.reshape(-1, self.dim) for part in parts])
-        self.augmentation = _augmentation(paths[0], first) if self.views > 1 else None
+        self.preprocess = _preprocess(first)
+        self.augmentation = _augmentation(paths[0], self.preprocess) if self.views > 1 else None
 
     def join(self, wanted: np.ndarray) -> None:
         """Find the images of a list by their names [N]. Raises InputError for missing ones."""
@@ -88,6 +90,12 @@ class CachedTeacher:
         vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
         return vectors.to(batch.images.device)
 
+    def rows(self) -> Stacked:
+        """The vectors [N, dim] of the image list as they are stored, not read yet; first views."""
+        stored = self._rows * self.views
+        is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
+        return self._vectors if is_whole else Stacked(self._vectors.parts, stored)
+
     def of_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
         """Vectors [n, dim] of rows [n] of the image list, on the CPU."""
         wanted = self._rows[rows] * self.views + draws % self.views
@@ -102,7 +110,7 @@ class CachedTeacher:
                 "is not finite; embed it again"
             )
         vectors = torch.from_numpy(found)
-        return functional.normalize(vectors) if self.metric == "cosine" else vectors
+        return functional.normalize(vectors, out=vectors) if self.metric == "cosine" else vectors
 
 
 class OnlineTeacher:
@@ -147,12 +155,16 @@ def is_file_of_vectors(text: str) -> bool:
     return not text.startswith("timm:") and not text.endswith(".safetensors")
 
 
-def _augmentation(path: str, found: Embeddings) -> tuple[str, int]:
+def _preprocess(found: Embeddings) -> dict:
     try:
         how = canonical.from_json(found.preprocess)
     except ValueError:
         how = None
-    augment, seed = (how.get("augment"), how.get("seed")) if isinstance(how, dict) else (None, None)
+    return how if isinstance(how, dict) else {}
+
+
+def _augmentation(path: str, how: dict) -> tuple[str, int]:
+    augment, seed = how.get("augment"), how.get("seed")
     if not isinstance(augment, str) or not isinstance(seed, int):
         raise InputError(f"{path} does not say how its views were made; embed it again")
     return augment, seed

@@ -17,7 +17,7 @@ from tiny_lessons import learn, make_teacher
 from tiny_runs import Child
 from torch import nn
 
-from mltool.engine import loop
+from mltool.engine import distillation, loop
 from mltool.engine.objectives import distill as objectives
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher
 from mltool.errors import InputError, Interrupted, UsageError
@@ -179,6 +179,32 @@ def test_cached_views_show_the_student_the_same_pixels(
     assert max(distances) < 1e-5
     with pytest.raises(UsageError, match="--augment affine"):
         learn(tmp_path / "s", teacher["views.h5"], "regression", augment="center")
+    for changes in ({"resize": 24}, {"image_size": 24, "resize": 24}):
+        with pytest.raises(UsageError, match=r"resize 16.*, but the student has 24"):
+            learn(tmp_path / "s", teacher["views.h5"], "regression", **changes)
+    with pytest.raises(UsageError, match="holds 3 views"):
+        learn(tmp_path / "s", teacher["views.h5"], "regression", views=4)
+    assert learn(tmp_path / "s", teacher["views.h5"], "regression", views=3, epochs=1)
+
+
+def test_neighbours_are_sought_when_they_are_needed(
+    tmp_path: Path, teacher: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    found = distillation.nearest_rows
+
+    def counted(*args, **settings) -> np.ndarray:
+        calls.append(settings["resources"].threads)
+        return found(*args, **settings)
+
+    monkeypatch.setattr(distillation, "nearest_rows", counted)
+    lesson(tmp_path / "s", teacher, "neighbors", dry_run=True)
+    with pytest.raises(UsageError, match="nonsense"):
+        lesson(tmp_path / "s", teacher, "neighbors", val=["digits:test"], select="nonsense")
+    assert calls == []
+    lesson(tmp_path / "s", teacher, "neighbors", resume=True)
+    lesson(tmp_path / "s", teacher, "neighbors", resume=True)
+    assert calls == [1]
 
 
 def test_the_teacher_is_no_part_of_what_is_trained_or_saved(
