@@ -159,6 +159,7 @@ def _start(plan: Plan, device: torch.device) -> Run:
         ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
         counters=Counters(),
         device=device,
+        metric=plan.model.spec.metric,
     )
 
 
