@@ -49,7 +49,11 @@ def run(request: DistillRequest) -> None:
             manifest = planning.labelled(manifest, "this --loss")
         teacher = matching.teacher_of(request, device)
         model = matching.student_of(request, teacher)
+        if isinstance(teacher, CachedTeacher):
+            teacher.join(manifest.names)  # what is missing is known before images are decoded
         manifest, reasons = planning.readable(common, manifest, model)
+        if reasons and isinstance(teacher, CachedTeacher):
+            teacher.join(manifest.names)
         plan = _plan(request, teacher, model, manifest, device)
         if common.dry_run:
             size = 4 * parameters(model) / 1e6
@@ -70,8 +74,6 @@ def _plan(
     device: torch.device,
 ) -> Plan:
     common = request.run
-    if isinstance(teacher, CachedTeacher):
-        teacher.join(manifest.names)
     images = _images(request, teacher, model, manifest)
     tuples = _tuples(request, manifest)
     sampler = _sampler(request, teacher, manifest, tuples, device)
@@ -157,7 +159,12 @@ def _sampler(
     if tuples is not None:
         whole = request.symmetric
         return mining.batches(tuples, size=total, whole=whole, processes=ranks)
-    single = total // request.views
+    single = total // request.views // ranks * ranks
+    if not single:
+        raise UsageError(
+            f"a batch (-b) of {total} images does not hold --views {request.views} of one for each "
+            f"of {ranks} processes; raise --batch-size or lower --views"
+        )
     if request.neighbors is not None:
         assert isinstance(teacher, CachedTeacher)
         known = str(device) if device.type == "cuda" else "cpu"  # a search knows no other
@@ -173,6 +180,8 @@ def _sampler(
     elif matching.needs_labels(request) or common.classes_per_batch or common.images_per_class:
         each = dataclasses.replace(common, batch_size=max(1, common.batch_size // request.views))
         sampler = planning.class_balanced(each, manifest)
+        if unknown := int((manifest.labels < 0).sum()):
+            logger.warning("%d images without a label are in no batch of classes", unknown)
     else:
         sampler = Shuffled(len(manifest), size=single, seed=common.seed, processes=ranks)
     return Views(sampler, request.views) if request.views > 1 else sampler

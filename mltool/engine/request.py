@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from mltool import components
 from mltool.engine import comparing, transferring
+from mltool.engine.comparing import PRESETS
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.engine.terms import split_weight
 from mltool.engine.transferring import is_transfer
@@ -139,6 +140,16 @@ class DistillRequest:
             raise UsageError(
                 "no --loss has a use for the negatives of --mining; add one with pairs, such as "
                 "contrastive+, or leave out --mining"
+            )
+        if self.neighbors is not None and (self.run.classes_per_batch or self.run.images_per_class):
+            raise UsageError(
+                "--neighbors chooses the batches; leave out --classes-per-batch and "
+                "--images-per-class"
+            )
+        if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in self.run.loss):
+            raise UsageError(
+                f"--positives {self.positives} is overridden by this --loss, which has its own; "
+                "leave it out, or use --loss contrastive"
             )
         has_new = self.run.projection != "none" and self.run.init is None
         if has_new and not any(map(_trains_embeddings, self.run.loss)):

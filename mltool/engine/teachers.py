@@ -4,6 +4,7 @@ A teacher is no part of the objective: it is never trained, moved, saved or coun
 """
 
 import logging
+import os
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from mltool.engine.data import Batch
 from mltool.engine.listening import Listener
 from mltool.errors import InputError
-from mltool.files import canonical, embeddings, history, shards
+from mltool.files import canonical, embeddings, history, safe_h5, shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import check_unique, examples, find
 from mltool.files.stacked import Stacked, release
@@ -152,7 +153,9 @@ class OnlineTeacher:
 
 def is_file_of_vectors(text: str) -> bool:
     """Whether `--teacher` names embeddings: files, a folder or a glob, but no model."""
-    return not text.startswith("timm:") and not text.endswith(".safetensors")
+    if text.startswith("timm:") or text.endswith(".safetensors"):
+        return False
+    return text.endswith(".h5") or not os.path.isfile(text) or safe_h5.is_hdf5(text)
 
 
 def _preprocess(found: Embeddings) -> dict:

@@ -279,6 +279,9 @@ REFUSED = [
     (["proxy-anchor"], MINED, UsageError, "no --loss has a use"),
     (["proxy-anchor"], MINED | {"symmetric": True}, UsageError, "no --loss has a use"),
     (["regression", "pkt"], MINED, UsageError, "no --loss has a use"),
+    (["pkt"], {"neighbors": 3, "images_per_class": 2}, UsageError, "--images-per-class"),
+    (["contrastive+"], {"positives": "self"}, UsageError, "overridden"),
+    (["regression"], {"views": 200}, UsageError, "--views 200"),
     (["contrastiv"], {}, UsageError, "did you mean contrastive"),
     (["relaxed-contrast"], {}, UsageError, "did you mean relaxed-contrastive"),
     (["contrastive+:margn=1"], {}, UsageError, "no setting 'margn'"),
@@ -303,6 +306,11 @@ def test_mining_needs_a_file(tmp_path: Path, teacher: dict[str, Path]) -> None:
     for changes in ({"mining": "hard"}, {"neighbors": 4}):
         with pytest.raises(UsageError, match="embed them"):
             learn(tmp_path / "s", teacher["t.safetensors"], "contrastive", **changes)
+
+
+def test_a_bare_backbone_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="timm:resnet18"):
+        learn(tmp_path / "s", Path("resnet18"), "contrastive")
 
 
 def test_a_teacher_compared_by_another_metric(tmp_path: Path, teacher: dict[str, Path]) -> None:
