@@ -103,7 +103,10 @@ def distill(
     ] = ["contrastive+"],  # noqa: B006 - typer reads it, nobody changes it
     positives: Annotated[
         Literal["class", "class+self", "self"],
-        typer.Option("--positives", help="Which of the teacher's vectors are pulled."),
+        typer.Option(
+            "--positives",
+            help="Which of the teacher's vectors are pulled; contrastive+ and regression say it.",
+        ),
     ] = "class",
     symmetric: Annotated[
         bool,

@@ -154,6 +154,12 @@ def has_batch_pairs(text: str) -> bool:
     return sides == ("batch", "batch") and getattr(module, "INPUT", "pairs") == "pairs"
 
 
+def uses_tuples(text: str, *, symmetric: bool) -> bool:
+    """Whether a loss compares anchors with mined negatives."""
+    _, preset = unfolded(text, "class")
+    return has_batch_pairs(text) and (symmetric or preset.has_negatives)
+
+
 def needs_labels(text: str, positives: str, *, symmetric: bool) -> bool:
     """Whether a loss is nothing without labels: all but a student's image with its teacher's."""
     bare, preset = unfolded(text, positives)

@@ -1,7 +1,10 @@
 """`mltool distill` as a library call: from a request to a plan, and the plan carried out."""
 
 import dataclasses
+import json
 import logging
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,9 +28,12 @@ from mltool.files import atomic, history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder, parameters
+from mltool.retrieval.knn import Resources
 from mltool.retrieval.search import nearest
 
 logger = logging.getLogger(__name__)
+
+PIXELS = ("resize", "crop", "interpolation")  # what decides them, beside the augmentation
 
 
 def run(request: DistillRequest) -> None:
@@ -43,7 +49,11 @@ def run(request: DistillRequest) -> None:
             manifest = planning.labelled(manifest, "this --loss")
         teacher = matching.teacher_of(request, device)
         model = matching.student_of(request, teacher)
+        if isinstance(teacher, CachedTeacher):
+            teacher.join(manifest.names)  # what is missing is known before images are decoded
         manifest, reasons = planning.readable(common, manifest, model)
+        if reasons and isinstance(teacher, CachedTeacher):
+            teacher.join(manifest.names)
         plan = _plan(request, teacher, model, manifest, device)
         if common.dry_run:
             size = 4 * parameters(model) / 1e6
@@ -64,11 +74,9 @@ def _plan(
     device: torch.device,
 ) -> Plan:
     common = request.run
-    if isinstance(teacher, CachedTeacher):
-        teacher.join(manifest.names)
     images = _images(request, teacher, model, manifest)
     tuples = _tuples(request, manifest)
-    sampler = _sampler(request, teacher, manifest, tuples)
+    sampler = _sampler(request, teacher, manifest, tuples, device)
     objective = _objective(request, teacher, model, manifest, tuples)
     loop = planning.loop_settings(common, device)
     held_out = planning.validation(common, model, device)
@@ -108,8 +116,27 @@ def _images(
                 f"{request.teacher} was embedded with --augment {seen}; say the same here, so that "
                 "student and teacher see the same pixels"
             )
+        _check_views(request, teacher, model)
     keep = common.cache == "ram"
     return Images(manifest, model.spec, augmentation, seed=seed, cache=keep, views=views)
+
+
+def _check_views(request: DistillRequest, teacher: CachedTeacher, model: Embedder) -> None:
+    """Raise UsageError where a student would not see the views of a file, or see one twice."""
+    if request.views > teacher.views:
+        raise UsageError(
+            f"{request.teacher} holds {teacher.views} views of each image, so --views "
+            f"{request.views} would show some twice; embed more of them, or lower --views"
+        )
+    own = json.loads(model.spec.preprocess)
+    differing = [key for key in PIXELS if own.get(key) != teacher.preprocess.get(key)]
+    if differing:
+        seen = ", ".join(f"{key} {teacher.preprocess.get(key)}" for key in differing)
+        raise UsageError(
+            f"{request.teacher} was embedded with {seen}, but the student has "
+            f"{', '.join(str(own.get(key)) for key in differing)}; choose the same --image-size "
+            "and --resize in both, so that student and teacher see the same pixels"
+        )
 
 
 def _tuples(request: DistillRequest, manifest: Manifest) -> Tuples | None:
@@ -124,6 +151,7 @@ def _sampler(
     teacher: CachedTeacher | OnlineTeacher,
     manifest: Manifest,
     tuples: Tuples | None,
+    device: torch.device,
 ) -> Sampler:
     """Tuples, neighbourhoods, P x K where classes count, else random batches; with all views."""
     common, ranks = request.run, distributed.world()
@@ -131,27 +159,42 @@ def _sampler(
     if tuples is not None:
         whole = request.symmetric
         return mining.batches(tuples, size=total, whole=whole, processes=ranks)
-    single = total // request.views
+    single = total // request.views // ranks * ranks
+    if not single:
+        raise UsageError(
+            f"a batch (-b) of {total} images does not hold --views {request.views} of one for each "
+            f"of {ranks} processes; raise --batch-size or lower --views"
+        )
     if request.neighbors is not None:
         assert isinstance(teacher, CachedTeacher)
-        near = nearest_rows(teacher, manifest, k=request.neighbors - 1)
-        sampler: Sampler = Neighborhoods(near, size=single, seed=common.seed, processes=ranks)
+        known = str(device) if device.type == "cuda" else "cpu"  # a search knows no other
+        resources = Resources(device=known, threads=common.threads)
+        sampler: Sampler = Neighborhoods(
+            len(manifest),
+            partial(nearest_rows, teacher, manifest, k=request.neighbors - 1, resources=resources),
+            each=request.neighbors,
+            size=single,
+            seed=common.seed,
+            processes=ranks,
+        )
     elif matching.needs_labels(request) or common.classes_per_batch or common.images_per_class:
         each = dataclasses.replace(common, batch_size=max(1, common.batch_size // request.views))
         sampler = planning.class_balanced(each, manifest)
+        if unknown := int((manifest.labels < 0).sum()):
+            logger.warning("%d images without a label are in no batch of classes", unknown)
     else:
         sampler = Shuffled(len(manifest), size=single, seed=common.seed, processes=ranks)
     return Views(sampler, request.views) if request.views > 1 else sampler
 
 
-def nearest_rows(teacher: CachedTeacher, manifest: Manifest, *, k: int) -> np.ndarray:
+def nearest_rows(
+    teacher: CachedTeacher, manifest: Manifest, *, k: int, resources: Resources
+) -> np.ndarray:
     """The rows [N, k] of the images nearest to each one, as the teacher sees them."""
-    vectors = teacher.of_rows(np.arange(len(manifest))).numpy()
+    logger.info("looking for the %d nearest images of each of %d", k, len(manifest))
+    vectors = cast(np.ndarray, teacher.rows())
     found = Embeddings(manifest.names, vectors, metric=teacher.metric)
-    rows = nearest(found, None, k=k, keep_self=False).rows
-    if (rows < 0).any():
-        raise UsageError(f"{len(manifest)} images do not have {k} neighbours; lower --neighbors")
-    return rows
+    return nearest(found, None, k=k, keep_self=False, resources=resources).rows
 
 
 def _mining(

@@ -26,9 +26,10 @@ from mltool.engine.signals import Stop
 from mltool.errors import Interrupted, NumericError
 from mltool.progress import Progress
 
-# Mean cosine between the embeddings of a batch above which all images look the same to the
-# model, and for how many steps in a row that may last: random weights can start there.
-COLLAPSED_COSINE = 0.9995
+# Spread of the embeddings of a batch below which all images look the same to the model, and for
+# how many steps in a row that may last: random weights can start there. Euclidean distances are
+# the same anywhere, so vectors far from the origin may lie as near as float32 still resolves well.
+COLLAPSED_SPREAD = {"cosine": 5e-4, "dot": 5e-4, "euclidean": 1e-8}
 COLLAPSED_STEPS = 50
 
 Embed = Callable[..., Tensor]  # the model, in the precision of the run
@@ -74,6 +75,7 @@ class Run:
     ema: Ema | None
     counters: Counters
     device: torch.device
+    metric: str = "cosine"  # by which embeddings are compared
 
 
 def fit(
@@ -201,28 +203,35 @@ class _Stepper:
     def _checked(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
         """The figures of this step, read from the device in one go; raises NumericError."""
         figures = [total, *terms.values(), self._spread()]
-        loss, *each, cosine = torch.stack([f.detach().float() for f in figures]).tolist()
-        if not math.isfinite(loss + cosine):  # a loss that compares sees nothing in NaN: it is 0
-            what = f"the loss became {loss}" if math.isfinite(cosine) else "the embeddings are NaN"
+        loss, *each, spread = torch.stack([f.detach().float() for f in figures]).tolist()
+        if not math.isfinite(loss + spread):  # a loss that compares sees nothing in NaN: it is 0
+            what = f"the loss became {loss}" if math.isfinite(spread) else "the embeddings are NaN"
             raise NumericError(
                 f"{what}; try a lower --lr, --warmup 1 or --clip 1 "
                 f"(fp16 overflows where bf16 does not)"
             )
-        self.collapsed_steps = self.collapsed_steps + 1 if cosine > COLLAPSED_COSINE else 0
+        collapsed = spread < COLLAPSED_SPREAD[self.run.metric]
+        self.collapsed_steps = self.collapsed_steps + 1 if collapsed else 0
         if self.collapsed_steps > COLLAPSED_STEPS:
             raise NumericError(
-                f"all embeddings are the same (mean cosine {cosine:.5f}); try a lower --lr, "
+                f"all embeddings are the same (spread {spread:.1e}); try a lower --lr, "
                 f"easier negatives (another --miner), or more classes per batch"
             )
         named = dict(zip(terms, each, strict=True)) if len(terms) > 1 else {}
         return {"loss": loss, **named}
 
     def _spread(self) -> Tensor:
-        """Mean cosine between the embeddings of the batch: 1 when all are the same."""
+        """Mean of half the squared distances in the batch: 0 when all embeddings are the same.
+
+        Of unit vectors it is 1 minus their mean cosine; compared by distance, vectors are scaled
+        by one factor, to a mean square of 1.
+        """
         if self.vectors is None or len(self.vectors) < 2:
-            return torch.zeros((), device=self.run.device)
-        units = nn.functional.normalize(self.vectors)
-        count = len(units)
-        cosine = (units.mean(0).square().sum() * count - 1) / (count - 1)
-        cosine = torch.where(self.vectors.any(), cosine, 1.0)  # all zero is the same too
-        return distributed.gather(cosine.reshape(1)).mean()  # all ranks stop, or none
+            return torch.ones((), device=self.run.device)
+        scaled = self.vectors.float()
+        if self.run.metric == "euclidean":
+            scaled = scaled / scaled.square().sum(1).mean().sqrt().clamp(min=1e-30)
+        else:
+            scaled = nn.functional.normalize(scaled)
+        spread = scaled.var(dim=0).sum()
+        return distributed.gather(spread.reshape(1)).mean()  # all ranks stop, or none

@@ -1,7 +1,9 @@
 """A teacher and a student that fit each other, for what a distillation was asked for."""
 
 import dataclasses
+import os
 
+import timm
 import torch
 
 from mltool.engine import comparing, planning, transferring
@@ -45,6 +47,8 @@ def teacher_of(request: DistillRequest, device: torch.device) -> CachedTeacher |
     if not (transfers or is_asymmetric(request) or request.mining == "hard" or request.neighbors):
         raise UsageError("nothing is learned from the teacher like this; use `mltool train`")
     stages = stages_of(request)
+    if not os.path.exists(request.teacher) and timm.is_model(request.teacher):
+        raise UsageError(f"no file {request.teacher}; the backbone is timm:{request.teacher}")
     if is_file_of_vectors(request.teacher):
         if request.teacher_weights is not None:
             raise UsageError("--teacher-weights is for a backbone; these are embeddings")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mltool import distributed
 from mltool.engine.data import Images
-from mltool.engine.samplers import Batch
+from mltool.engine.samplers import Batch, apart
 from mltool.engine.teachers import CachedTeacher
 from mltool.errors import InputError, UsageError
 
@@ -159,6 +159,7 @@ class TupleBatches:
         self.tuples, self.whole = tuples, whole
         self.per_batch = per_batch
         self.length = 2 + tuples.settings.negatives if whole else 1
+        self.stride = apart(self.length)
 
     @property
     def size(self) -> int:
@@ -187,7 +188,7 @@ class TupleBatches:
         )
         rows = np.column_stack([anchors, np.where(others < 0, anchors[:, None], others)])
         return [
-            (int(row), draw * self.length + place)
+            (int(row), draw * self.stride + place)
             for draw, of_one in zip(draws, rows, strict=True)
             for place, row in enumerate(of_one)
         ]

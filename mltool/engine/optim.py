@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn, optim
 
+from mltool.engine.transferring import Transferred
 from mltool.errors import InputError, UsageError
 
 OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
@@ -38,15 +39,18 @@ def create(
 ) -> optim.Optimizer:
     """An optimiser whose groups carry their parameters' names and their part.
 
-    Biases, gains and other vectors, and the objective's parameters are not decayed. Raises
-    UsageError when there is nothing to learn.
+    Biases, gains and other vectors, and proxies are not decayed. What else the objective learns,
+    such as a transfer's projections, is like the head. Raises UsageError when there is nothing to
+    learn.
     """
     rates = rates_of(settings, pretrained=pretrained)
     groups: dict[tuple[str, float], list[tuple[str, nn.Parameter]]] = {}
     named = [(f"model.{n}", p) for n, p in model.named_parameters()]
     named += [(f"objective.{n}", p) for n, p in objective.named_parameters()]
+    layers = [m for m in objective.modules() if isinstance(m, Transferred)]
+    like_head = {id(parameter) for layer in layers for parameter in layer.parameters()}
     for name, parameter in named:
-        part = _part(name)
+        part = "head" if id(parameter) in like_head else _part(name)
         matrix = parameter.numel() > max(parameter.shape, default=1)  # [C, 1, 1] is a vector
         decay = settings.weight_decay if part != "objective" and matrix else 0.0
         groups.setdefault((part, decay), []).append((name, parameter))

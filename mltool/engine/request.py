@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mltool import components
-from mltool.engine import comparing
+from mltool.engine import comparing, transferring
+from mltool.engine.comparing import PRESETS
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.engine.terms import split_weight
 from mltool.engine.transferring import is_transfer
@@ -135,6 +136,35 @@ class DistillRequest:
             raise UsageError("--neighbors and --mining both choose the batches; leave one out")
         if self.views > 1 and self.mining != "none":
             raise UsageError("--views and --mining both choose the batches; leave one out")
+        if self.mining != "none" and not any(map(self._uses_tuples, self.run.loss)):
+            raise UsageError(
+                "no --loss has a use for the negatives of --mining; add one with pairs, such as "
+                "contrastive+, or leave out --mining"
+            )
+        if self.neighbors is not None and (self.run.classes_per_batch or self.run.images_per_class):
+            raise UsageError(
+                "--neighbors chooses the batches; leave out --classes-per-batch and "
+                "--images-per-class"
+            )
+        if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in self.run.loss):
+            raise UsageError(
+                f"--positives {self.positives} is overridden by this --loss, which has its own; "
+                "leave it out, or use --loss contrastive"
+            )
+        has_new = self.run.projection != "none" and self.run.init is None
+        if has_new and not any(map(_trains_embeddings, self.run.loss)):
+            raise UsageError(
+                "this --loss looks below the embedding, whose projection would stay random; add a "
+                "loss on the embeddings, such as --loss proxy-anchor, or say --projection none"
+            )
+
+    def _uses_tuples(self, text: str) -> bool:
+        return not is_transfer(text) and comparing.uses_tuples(text, symmetric=self.symmetric)
+
+
+def _trains_embeddings(text: str) -> bool:
+    """Whether a loss sees the vectors themselves, not only maps or features before them."""
+    return not is_transfer(text) or not transferring.needs(text) & {"maps", "penultimate"}
 
 
 def _check_loss(text: str) -> None:

@@ -7,6 +7,8 @@ same batches.
 """
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +43,17 @@ class Sampler(Protocol):
 @functools.lru_cache(maxsize=1024)
 def _shuffled(count: int, *key: int) -> np.ndarray:
     return np.random.default_rng(list(key)).permutation(count)
+
+
+def apart(size: int) -> int:
+    """How far the draws of consecutive groups of `size` lie apart: a prime, 97 at least.
+
+    So every place in a group sees in turn all views of a teacher that has fewer.
+    """
+    distance = max(size, 97)
+    while any(distance % divisor == 0 for divisor in range(2, math.isqrt(distance) + 1)):
+        distance += 1
+    return distance
 
 
 class ClassBalanced:
@@ -160,28 +173,45 @@ class Shuffled:
 class Neighborhoods:
     """Random images, each with its nearest ones, as a teacher sees them, in one batch.
 
-    `nearest` [N, K - 1] are rows of the list, the nearest first. Every epoch is a new order of
-    all images; every batch has size / K of them. Images near to several of these stand in the
-    batch several times, each time with another draw.
+    `find` gives rows [N, K - 1] of the list, the nearest first; it is called for the first batch
+    alone, as it may take long. Every epoch is a new order of all images; every batch has size / K
+    of them. Images near to several of these stand in the batch several times, each time with
+    another draw.
 
     Kim et al., Self-Taught Metric Learning without Labels, CVPR 2022.
     """
 
-    def __init__(self, nearest: np.ndarray, *, size: int, seed: int, processes: int = 1) -> None:
-        self.each = 1 + nearest.shape[1]
-        queries = min(size // self.each, len(nearest)) // processes * processes
+    def __init__(
+        self,
+        images: int,
+        find: Callable[[], np.ndarray],
+        *,
+        each: int,
+        size: int,
+        seed: int,
+        processes: int = 1,
+    ) -> None:
+        if each > images:
+            raise UsageError(f"{images} images do not have {each - 1} others; lower --neighbors")
+        queries = min(size // each, images) // processes * processes
         if not queries:
             raise UsageError(
-                f"a batch of {size} images does not hold {self.each} for each of {processes} "
+                f"a batch of {size} images does not hold {each} for each of {processes} "
                 "processes; raise --batch-size or lower --neighbors"
             )
-        self.nearest, self.seed = nearest, seed
-        self.size = queries * self.each
+        self.images, self.each, self.seed, self.find = images, each, seed, find
+        self.size = queries * each
+        self.stride = apart(self.size)
+
+    @functools.cached_property
+    def nearest(self) -> np.ndarray:
+        """Rows [N, K - 1], found now if they are not yet."""
+        return self.find()
 
     @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return max(1, len(self.nearest) // self.size)
+        return max(1, self.images // self.size)
 
     def summary(self) -> str:
         """A batch in words."""
@@ -190,11 +220,11 @@ class Neighborhoods:
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
         number, queries = epoch * self.steps + step, self.size // self.each
-        deal, hand = divmod(number, len(self.nearest) // queries)
-        order = _shuffled(len(self.nearest), self.seed, deal)
+        deal, hand = divmod(number, self.images // queries)
+        order = _shuffled(self.images, self.seed, deal)
         chosen = order[hand * queries : (hand + 1) * queries]
         rows = np.column_stack([chosen, self.nearest[chosen]]).ravel()
-        return [(int(row), number * self.size + place) for place, row in enumerate(rows)]
+        return [(int(row), number * self.stride + place) for place, row in enumerate(rows)]
 
 
 class Views:

@@ -4,6 +4,7 @@ A teacher is no part of the objective: it is never trained, moved, saved or coun
 """
 
 import logging
+import os
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from mltool.engine.data import Batch
 from mltool.engine.listening import Listener
 from mltool.errors import InputError
-from mltool.files import canonical, embeddings, history, shards
+from mltool.files import canonical, embeddings, history, safe_h5, shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import check_unique, examples, find
 from mltool.files.stacked import Stacked, release
@@ -46,8 +47,9 @@ class CachedTeacher:
     """Vectors in embeddings files, joined to an image list by name; only rows in use are read.
 
     Of a file with several views of each image, draw d of an image has the vector of view d modulo
-    their number, and `augmentation` is the (component text, seed) that they were made with. Raises
-    InputError where files do not fit each other. `join` comes before use.
+    their number, `augmentation` is the (component text, seed) that they were made with, and
+    `preprocess` what else was done to the pixels. Raises InputError where files do not fit each
+    other. `join` comes before use.
     """
 
     def __init__(self, text: str) -> None:
@@ -67,7 +69,8 @@ class CachedTeacher:
         self._rows = np.empty(0, np.int64)
         # a view of an image is a row of its own
         self._vectors = Stacked([part.vectors.reshape(-1, self.dim) for part in parts])
-        self.augmentation = _augmentation(paths[0], first) if self.views > 1 else None
+        self.preprocess = _preprocess(first)
+        self.augmentation = _augmentation(paths[0], self.preprocess) if self.views > 1 else None
 
     def join(self, wanted: np.ndarray) -> None:
         """Find the images of a list by their names [N]. Raises InputError for missing ones."""
@@ -88,6 +91,12 @@ class CachedTeacher:
         vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
         return vectors.to(batch.images.device)
 
+    def rows(self) -> Stacked:
+        """The vectors [N, dim] of the image list as they are stored, not read yet; first views."""
+        stored = self._rows * self.views
+        is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
+        return self._vectors if is_whole else Stacked(self._vectors.parts, stored)
+
     def of_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
         """Vectors [n, dim] of rows [n] of the image list, on the CPU."""
         wanted = self._rows[rows] * self.views + draws % self.views
@@ -102,7 +111,7 @@ class CachedTeacher:
                 "is not finite; embed it again"
             )
         vectors = torch.from_numpy(found)
-        return functional.normalize(vectors) if self.metric == "cosine" else vectors
+        return functional.normalize(vectors, out=vectors) if self.metric == "cosine" else vectors
 
 
 class OnlineTeacher:
@@ -144,15 +153,21 @@ class OnlineTeacher:
 
 def is_file_of_vectors(text: str) -> bool:
     """Whether `--teacher` names embeddings: files, a folder or a glob, but no model."""
-    return not text.startswith("timm:") and not text.endswith(".safetensors")
+    if text.startswith("timm:") or text.endswith(".safetensors"):
+        return False
+    return text.endswith(".h5") or not os.path.isfile(text) or safe_h5.is_hdf5(text)
 
 
-def _augmentation(path: str, found: Embeddings) -> tuple[str, int]:
+def _preprocess(found: Embeddings) -> dict:
     try:
         how = canonical.from_json(found.preprocess)
     except ValueError:
         how = None
-    augment, seed = (how.get("augment"), how.get("seed")) if isinstance(how, dict) else (None, None)
+    return how if isinstance(how, dict) else {}
+
+
+def _augmentation(path: str, how: dict) -> tuple[str, int]:
+    augment, seed = how.get("augment"), how.get("seed")
     if not isinstance(augment, str) or not isinstance(seed, int):
         raise InputError(f"{path} does not say how its views were made; embed it again")
     return augment, seed

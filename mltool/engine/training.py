@@ -159,6 +159,7 @@ def _start(plan: Plan, device: torch.device) -> Run:
         ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
         counters=Counters(),
         device=device,
+        metric=plan.model.spec.metric,
     )
 
 
@@ -176,6 +177,8 @@ def _stream(
         if plan.mining is not None:
             plan.mining.begin(first // steps, _embedder(plan, runtime, run))
             stop = (first // steps + 1) * steps
+        # what a sampler has to find out first is not for the moment in which loaders are forked
+        plan.sampler.batch(*divmod(first, steps))
         for batch in load(plan.images, _own(plan, range(first, stop)), workers=runtime.workers):
             yield {"main": batch}
         first = stop

@@ -9,20 +9,27 @@ import numpy as np
 class Stacked:
     """Matrices [n, D] one below the other: as much of an array as readers of rows need.
 
-    Rows come as arrays: a slice that lies in one part is a view of it, all else a copy.
+    With `rows` [N], row n is row rows[n] of what is stacked. Rows come as arrays: without `rows`, a
+    slice that lies in one part is a view of it; all else is a copy.
     """
 
     ndim = 2
 
-    def __init__(self, parts: "Sequence[np.ndarray | Stacked]") -> None:
-        """Of `parts`, at least one and all of the same width. Raises ValueError otherwise."""
+    def __init__(
+        self, parts: "Sequence[np.ndarray | Stacked]", rows: np.ndarray | None = None
+    ) -> None:
+        """Of `parts`, at least one, of the same width, in order. Raises ValueError otherwise."""
         if len({part.shape[1] for part in parts}) != 1:
             raise ValueError(f"parts of different widths: {[part.shape for part in parts]}")
         self.parts: list[np.ndarray] = []
         for part in parts:
+            if isinstance(part, Stacked) and part.rows is not None:
+                raise ValueError("a part whose rows are in another order")
             self.parts += part.parts if isinstance(part, Stacked) else [part]
+        self.rows = rows
         self.starts = np.cumsum([0, *map(len, self.parts)])
-        self.shape: tuple[int, int] = int(self.starts[-1]), self.parts[0].shape[1]
+        height = int(self.starts[-1]) if rows is None else len(rows)
+        self.shape: tuple[int, int] = height, self.parts[0].shape[1]
         self.dtype = np.result_type(*self.parts)
 
     def __len__(self) -> int:
@@ -31,11 +38,12 @@ class Stacked:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            if step != 1:
+            if step != 1 or self.rows is not None:
                 return self[np.arange(start, stop, step)]
             found = [part.astype(self.dtype, copy=False) for part in self._within(start, stop)]
             return found[0] if len(found) == 1 else np.concatenate(found)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        rows = rows if self.rows is None else self.rows[rows]
         result = np.empty((len(rows), self.shape[1]), self.dtype)
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(owner):
@@ -48,11 +56,14 @@ class Stacked:
     ) -> np.ndarray:
         if copy is False:
             raise ValueError("several matrices cannot become one without a copy")
-        return np.concatenate(self.parts).astype(dtype or self.dtype, copy=False)
+        whole = np.concatenate(self.parts) if self.rows is None else self[:]
+        return whole.astype(dtype or self.dtype, copy=False)
 
     def part(self, rows: slice) -> "Stacked":
         """Consecutive rows, not copied."""
         start, stop, _ = rows.indices(len(self))
+        if self.rows is not None:
+            return Stacked(self.parts, self.rows[start:stop])
         return Stacked(self._within(start, stop))
 
     def _within(self, start: int, stop: int) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from tiny_lessons import learn, make_teacher
 from tiny_runs import Child
 from torch import nn
 
-from mltool.engine import loop
+from mltool.engine import distillation, loop
 from mltool.engine.objectives import distill as objectives
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher
 from mltool.errors import InputError, Interrupted, UsageError
@@ -47,7 +47,10 @@ LESSONS = {
     "mined": (["contrastive+"], MINED),
     "mined-symmetric": (["multi-similarity", "darkrank"], MINED | {"symmetric": True}),
     "crd": (["crd:negatives=20", "proxy-anchor"], {"online": True}),
-    "maps": (["fitnet", "attention:weight=10"], {"online": True, "stages": 3}),
+    "maps": (
+        ["fitnet", "attention:weight=10"],
+        {"online": True, "stages": 3, "projection": "none"},
+    ),
 }
 
 
@@ -176,6 +179,32 @@ def test_cached_views_show_the_student_the_same_pixels(
     assert max(distances) < 1e-5
     with pytest.raises(UsageError, match="--augment affine"):
         learn(tmp_path / "s", teacher["views.h5"], "regression", augment="center")
+    for changes in ({"resize": 24}, {"image_size": 24, "resize": 24}):
+        with pytest.raises(UsageError, match=r"resize 16.*, but the student has 24"):
+            learn(tmp_path / "s", teacher["views.h5"], "regression", **changes)
+    with pytest.raises(UsageError, match="holds 3 views"):
+        learn(tmp_path / "s", teacher["views.h5"], "regression", views=4)
+    assert learn(tmp_path / "s", teacher["views.h5"], "regression", views=3, epochs=1)
+
+
+def test_neighbours_are_sought_when_they_are_needed(
+    tmp_path: Path, teacher: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    found = distillation.nearest_rows
+
+    def counted(*args, **settings) -> np.ndarray:
+        calls.append(settings["resources"].threads)
+        return found(*args, **settings)
+
+    monkeypatch.setattr(distillation, "nearest_rows", counted)
+    lesson(tmp_path / "s", teacher, "neighbors", dry_run=True)
+    with pytest.raises(UsageError, match="nonsense"):
+        lesson(tmp_path / "s", teacher, "neighbors", val=["digits:test"], select="nonsense")
+    assert calls == []
+    lesson(tmp_path / "s", teacher, "neighbors", resume=True)
+    lesson(tmp_path / "s", teacher, "neighbors", resume=True)
+    assert calls == [1]
 
 
 def test_the_teacher_is_no_part_of_what_is_trained_or_saved(
@@ -235,14 +264,24 @@ def test_the_history_names_the_teacher(tmp_path: Path, teacher: dict[str, Path])
 REFUSED = [
     (["contrastive"], {"dim": 9}, UsageError, "would be 9-d"),
     (["contrastive"], {"projection": "none"}, UsageError, "--projection none"),
-    (["fitnet"], {}, UsageError, "name the checkpoint"),
-    (["crd"], {}, UsageError, "name the checkpoint"),
+    (["fitnet", "proxy-anchor"], {}, UsageError, "name the checkpoint"),
+    (["crd"], {"projection": "none"}, UsageError, "name the checkpoint"),
+    (["fitnet"], {}, UsageError, "would stay random"),
+    (["crd", "attention"], {"projection": "linear"}, UsageError, "would stay random"),
     (["regression"], {"stages": 2}, UsageError, "--stages"),
     (["regression"], {"teacher_weights": "timm"}, UsageError, "--teacher-weights"),
     (["contrastive"], {"symmetric": True}, UsageError, "mltool train"),
     (["regression"], {"neighbors": 30}, UsageError, "--neighbors"),
     (["regression"], {"neighbors": 3, "mining": "hard"}, UsageError, "leave one out"),
     (["regression"], {"views": 2, "mining": "hard"}, UsageError, "leave one out"),
+    (["pkt"], MINED, UsageError, "no --loss has a use"),
+    (["pkt"], MINED | {"dim": 8}, UsageError, "no --loss has a use"),
+    (["proxy-anchor"], MINED, UsageError, "no --loss has a use"),
+    (["proxy-anchor"], MINED | {"symmetric": True}, UsageError, "no --loss has a use"),
+    (["regression", "pkt"], MINED, UsageError, "no --loss has a use"),
+    (["pkt"], {"neighbors": 3, "images_per_class": 2}, UsageError, "--images-per-class"),
+    (["contrastive+"], {"positives": "self"}, UsageError, "overridden"),
+    (["regression"], {"views": 200}, UsageError, "--views 200"),
     (["contrastiv"], {}, UsageError, "did you mean contrastive"),
     (["relaxed-contrast"], {}, UsageError, "did you mean relaxed-contrastive"),
     (["contrastive+:margn=1"], {}, UsageError, "no setting 'margn'"),
@@ -267,6 +306,11 @@ def test_mining_needs_a_file(tmp_path: Path, teacher: dict[str, Path]) -> None:
     for changes in ({"mining": "hard"}, {"neighbors": 4}):
         with pytest.raises(UsageError, match="embed them"):
             learn(tmp_path / "s", teacher["t.safetensors"], "contrastive", **changes)
+
+
+def test_a_bare_backbone_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="timm:resnet18"):
+        learn(tmp_path / "s", Path("resnet18"), "contrastive")
 
 
 def test_a_teacher_compared_by_another_metric(tmp_path: Path, teacher: dict[str, Path]) -> None:

@@ -226,13 +226,31 @@ def test_a_single_image_is_not_a_collapse() -> None:
     Session(One(), model).fit(epochs=20)
 
 
-def test_the_mean_cosine_is_that_of_all_pairs() -> None:
+def test_distances_do_not_collapse_by_a_shift() -> None:
+    session = Session()
+    vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    for metric, shift, factor, collapsed in (
+        ("euclidean", 1000.0, 1.0, False),
+        ("euclidean", 1000.0, 1e-3, True),
+        ("euclidean", 0.0, 1e-3, False),
+        ("euclidean", 0.0, 0.0, True),
+        ("cosine", 1000.0, 1.0, True),
+        ("cosine", 0.0, 1.0, False),
+        ("cosine", 0.0, 0.0, True),
+    ):
+        session.run.metric = metric
+        stepper = loop._Stepper(session.run, settings())
+        stepper.vectors = factor * vectors + shift
+        assert (float(stepper._spread()) < loop.COLLAPSED_SPREAD[metric]) == collapsed
+
+
+def test_the_spread_is_by_the_mean_cosine_of_all_pairs() -> None:
     session = Session()
     stepper = loop._Stepper(session.run, settings())
     stepper.vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
     units = nn.functional.normalize(stepper.vectors)
     cosines = (units @ units.T)[~torch.eye(7, dtype=torch.bool)]
-    torch.testing.assert_close(stepper._spread(), cosines.mean())
+    torch.testing.assert_close(stepper._spread(), 1 - cosines.mean())
 
 
 def test_further_passes_of_a_step_do_not_count_as_its_batch() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mltool.engine import optim
 from mltool.engine.optim import OptimSettings
+from mltool.engine.transferring import Transferred
 from mltool.errors import InputError, UsageError
 from mltool.models.checkpoint import to_arrays
 from mltool.models.embedder import build
@@ -82,6 +83,23 @@ def test_groups_have_parts_rates_and_names() -> None:
     assert "objective.weight" in spared
     assert "model.pooling.p" in spared
     assert {by_name[name][0].ndim for name in spared - {"objective.weight"}} == {0, 1}
+
+
+def test_layers_of_a_transfer_move_like_the_head_and_proxies_do_not() -> None:
+    context = {"student_dim": 4, "teacher_dim": 5, "images": 9, "generator": torch.Generator()}
+    crd = Transferred("crd:dim=3", student=None, teacher=None, context=context)
+    objective = nn.ModuleList([crd, Proxies(5, 8)])
+    optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=True)
+    found = {
+        name: (group["part"], group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for name in group["names"]
+    }
+    head = ("head", SETTINGS.lr, SETTINGS.weight_decay)
+    for side in ("student", "teacher"):
+        assert found[f"objective.0.transfer.{side}_projection.weight"] == head
+        assert found[f"objective.0.transfer.{side}_projection.bias"] == (*head[:2], 0.0)
+    assert found["objective.1.weight"] == ("objective", 10 * SETTINGS.lr, 0.0)
 
 
 def test_a_vector_with_axes_of_one_is_not_decayed() -> None:

@@ -201,8 +201,14 @@ def test_views_are_further_draws_of_the_same_images() -> None:
 
 def test_neighbourhoods_stand_in_one_batch() -> None:
     nearest = (np.arange(30)[:, None] + [1, 2]) % 30
-    sampler = Neighborhoods(nearest, size=13, seed=1)
-    assert (sampler.steps, sampler.size) == (2, 12)
+    calls: list[int] = []
+
+    def find() -> np.ndarray:
+        calls.append(1)
+        return nearest
+
+    sampler = Neighborhoods(30, find, each=3, size=13, seed=1)
+    assert (sampler.steps, sampler.size, calls) == (2, 12, [])
     queries = []
     for number in range(14):  # 7 batches deal all images once
         rows = np.array([row for row, _ in sampler.batch(*divmod(number, 2))]).reshape(4, 3)
@@ -212,4 +218,15 @@ def test_neighbourhoods_stand_in_one_batch() -> None:
     items = [item for e in range(9) for s in range(2) for item in sampler.batch(e, s)]
     assert len(set(items)) == len(items)  # never an image twice with the same draw
     with pytest.raises(UsageError, match="--neighbors"):
-        Neighborhoods(nearest, size=5, seed=1, processes=2)
+        Neighborhoods(30, find, each=3, size=5, seed=1, processes=2)
+    with pytest.raises(UsageError, match="30 images do not have 30 others"):
+        Neighborhoods(30, find, each=31, size=40, seed=1)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("views", [2, 3, 4, 5])
+def test_every_place_in_a_neighbourhood_sees_all_views_in_turn(views: int) -> None:
+    nearest = (np.arange(40)[:, None] + [1, 2, 3]) % 40
+    sampler = Neighborhoods(40, lambda: nearest, each=4, size=20, seed=0)
+    draws = np.array([[d for _, d in sampler.batch(0, n)] for n in range(views)])
+    assert (np.sort(draws % views, axis=0) == np.arange(views)[:, None]).all()

@@ -200,7 +200,11 @@ def test_crops_are_resized_for_a_teacher_of_another_size() -> None:
     assert batch.images.shape[-1] == SIZE
 
 
-def test_what_names_a_file_of_vectors() -> None:
+def test_what_names_a_file_of_vectors(tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    other.write_bytes(b"no HDF5")
+    assert not is_file_of_vectors(str(other))
+    assert is_file_of_vectors(str(written(tmp_path / "vectors", NAMES)))
     assert all(map(is_file_of_vectors, ["t.h5", "shards", "shards/*.h5"]))
     assert not any(map(is_file_of_vectors, ["timm:resnet50", "m.safetensors"]))
 

@@ -35,6 +35,17 @@ def test_a_slice_in_one_part_is_a_view():
     assert STACKED.part(slice(7, 7)).shape == (0, 3)
 
 
+def test_chosen_rows_are_not_copied_before_they_are_read():
+    rows = np.array([8, 0, 5, 5, 9, 2])
+    chosen = Stacked(STACKED.parts, rows)
+    assert chosen.parts is STACKED.parts
+    assert chosen.shape == (6, 3)
+    for of in (slice(0, 6), slice(1, 4), slice(0, 6, 2), np.array([3, 0]), rows == 5):
+        np.testing.assert_array_equal(chosen[of], WHOLE[rows][of])
+    np.testing.assert_array_equal(np.asarray(chosen), WHOLE[rows])
+    np.testing.assert_array_equal(np.asarray(chosen.part(slice(2, 5))), WHOLE[rows[2:5]])
+
+
 def test_parts_of_different_types_become_the_wider():
     both = Stacked([WHOLE[:2].astype(np.float16), WHOLE[2:]])
     for rows in (slice(0, 2), slice(1, 5), np.array([0, 3])):
