@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import Result
 
 from mltool.datasets import sfm120k
-from mltool.engine.mining import TupleBatches
+from mltool.engine.mining import TupleBatches, Tuples
 from mltool.engine.samplers import Batch
 from mltool.files import history
 
@@ -102,8 +102,16 @@ def test_classes_alone_are_possible_but_warned_of(sfm: Path, tmp_path: Path, cal
 
 
 def test_a_file_takes_the_place_of_the_lists_own_pairs(
-    sfm: Path, tmp_path: Path, call: Call
+    sfm: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn, draw = [], Tuples.draw
+
+    def noted(self: Tuples, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        anchors, positives, pool = draw(self, epoch)
+        drawn.append(sorted(zip(anchors.tolist(), positives.tolist(), strict=True)))
+        return anchors, positives, pool
+
+    monkeypatch.setattr(Tuples, "draw", noted)
     own, other = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
     words = ("train", f"sfm120k:{sfm}:train", *TINY, "--epochs", 1, "-b", 8, "--mining", "random")
     words += ("--negatives", 2, "--loss", "contrastive")
@@ -113,6 +121,9 @@ def test_a_file_takes_the_place_of_the_lists_own_pairs(
     lines = [f"{ids[row]},{ids[row + 1]}\n" for row in range(0, 20, 2)]
     pairs.write_text("anchor,positive\n" + "".join(lines))
     call(*words, "--pairs", pairs, "-o", other)
+    shown = [(n + a, n + p) for n in range(0, 16, 4) for a, p in ((0, 1), (0, 2), (1, 2))]
+    assert drawn[0] == shown
+    assert drawn[1] == [(row, row + 1) for row in range(0, 20, 2)]
     assert last(own)["counts"]["pairs"] == 12
     assert last(other)["counts"]["pairs"] == 10
     assert last(own)["inputs"][0]["digest"] != last(other)["inputs"][0]["digest"]
