@@ -26,8 +26,8 @@ SECTIONS = {
     "Objective": "loss miner mixup memory memory_weight memory_start positives symmetric normalize "
     "stages",
     "Images": "image_size resize augment split classes labels limit root on_bad_image cache",
-    "Batches": "batch_size classes_per_batch images_per_class small_classes mining pool queries "
-    "negatives views neighbors",
+    "Batches": "batch_size classes_per_batch images_per_class small_classes mining pairs pool "
+    "queries negatives views neighbors",
     "Optimisation": "epochs lr lr_backbone lr_proxies weight_decay optimizer momentum schedule "
     "warmup freeze_bn clip ema",
     "Validation": "val select val_every patience",

@@ -46,6 +46,15 @@ Mining = Annotated[
     Literal["hard", "random", "none"],
     typer.Option("--mining", help="Tuples of anchor, positive, negatives, anew every epoch."),
 ]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE.csv",
+        help="Names anchor,positive that show the same thing, for --mining.  [default: the list's "
+        "own, else any two of a class]",
+    ),
+]
 Pool = Annotated[
     int, typer.Option("--pool", help="Images of an epoch that negatives are mined from.")
 ]

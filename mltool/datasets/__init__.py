@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mltool import components
 from mltool.errors import InputError, UsageError
-from mltool.files import image_lists, selection
+from mltool.files import image_lists, pair_lists, selection
 from mltool.files.locations import DIGITS
 from mltool.files.manifest import Manifest
 from mltool.files.names import printable
@@ -19,6 +19,7 @@ def open_data(
     classes: str | None = None,
     limit: int | None = None,
     labels: str | None = None,
+    pairs: str | None = None,
     root: str | None = None,
     need_split: bool = False,
 ) -> Manifest:
@@ -26,9 +27,9 @@ def open_data(
 
     A text is an existing path, `PATH:SPLIT`, `BENCHMARK[:ROOT][:SPLIT]` or `-` (paths one a line
     on standard input, below `root` if given). A list with several splits needs one if
-    `need_split`, and else is taken whole. `labels` is another such text, joined by name; see
-    `files.selection` for `classes` and `limit`. Raises UsageError for a split, class or benchmark
-    that is not there, and InputError.
+    `need_split`, and else is taken whole. `labels` is another such text, joined by name, and
+    `pairs` a list of pairs; see `files.selection` for `classes` and `limit`. Raises UsageError for
+    a split, class or benchmark that is not there, and InputError.
     """
     standard_inputs = list(texts).count("-")
     if standard_inputs > 1:
@@ -41,6 +42,8 @@ def open_data(
     found = selection.join(parts)
     if labels is not None:
         found = selection.with_labels(found, open_data([labels]))
+    if pairs is not None:
+        found = pair_lists.declare(found, pairs)
     if classes is not None:
         found = selection.select_classes(found, classes)
     if limit is not None:

@@ -76,7 +76,7 @@ def manifest(
     """
     table = Strings.of(names).fixed()
     check_unique(table, printable(folder))
-    _require_files(folder, table)
+    require_files(folder, table)
     ids = sorted(class_names)
     labels = np.searchsorted(ids, classes) if ids else np.full(len(table), -1)
     return Manifest(
@@ -103,7 +103,7 @@ def check_counts(found: Manifest, expected: Counts, benchmark: str, hint: str = 
     return found
 
 
-def _require_files(folder: str, names: np.ndarray) -> None:
+def require_files(folder: str, names: np.ndarray) -> None:
     """Raise InputError naming the files that are missing; each folder is listed once."""
     wanted: dict[bytes, set[bytes]] = defaultdict(set)
     for name in names.tolist():

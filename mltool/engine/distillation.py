@@ -60,7 +60,7 @@ def run(request: DistillRequest) -> None:
             logger.info("would write %s, about %.1f MB", common.output, size)
             return
         inputs = [request.teacher, request.teacher_weights, common.init, common.weights]
-        atomic.refuse_inputs(common.output, [*inputs, *common.data])
+        atomic.refuse_inputs(common.output, [*inputs, common.pairs, *common.data])
         training.train(plan, planning.runtime(common, device))
     if reasons and common.on_bad_image == "skip":
         raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
@@ -143,7 +143,7 @@ def _tuples(request: DistillRequest, manifest: Manifest) -> Tuples | None:
     if request.mining == "none":
         return None
     settings = MiningSettings(request.mining, request.pool, request.queries, request.negatives)
-    return Tuples(manifest.labels, settings, seed=request.run.seed)
+    return Tuples(manifest.labels, settings, seed=request.run.seed, pairs=manifest.pairs)
 
 
 def _sampler(

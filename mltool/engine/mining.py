@@ -62,7 +62,8 @@ class Tuples(nn.Module):
         self.drawn = np.flatnonzero(np.isin(labels, _of_two(labels)))
         self.drawn = self.drawn if pairs is None else np.arange(len(pairs))
         if not len(self.drawn):
-            raise InputError("no class has two images, so no anchor has a positive")
+            lack = "no class has two images" if pairs is None else "no declared pair is left"
+            raise InputError(f"{lack}, so no anchor has a positive")
         count = min(settings.queries, len(self.drawn))
         for name, shape in (
             ("epoch", ()),

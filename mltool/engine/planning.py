@@ -48,6 +48,7 @@ def images_of(request: RunRequest) -> Manifest:
         classes=request.classes,
         limit=request.limit,
         labels=request.labels,
+        pairs=request.pairs,
         root=request.root,
         need_split=True,
     )
@@ -116,6 +117,12 @@ def readable(
 
 def class_balanced(request: RunRequest, manifest: Manifest) -> ClassBalanced:
     """P x K batches as asked for, over all ranks."""
+    if manifest.pairs is not None:
+        logger.warning(
+            "images of one class need not show the same thing: this list declares %d pairs, which "
+            "--mining hard or random uses",
+            len(manifest.pairs),
+        )
     p, k = sizes(
         len(manifest.label_names),
         batch_size=request.batch_size * distributed.world(),
@@ -206,13 +213,13 @@ def record(
         given += history.list_inputs("--val", request.val or [], digest)
     if request.labels:
         given += history.list_inputs("--labels", [request.labels], manifest.digest())
-    files = [("--init", request.init), ("--weights", request.weights)]
+    files = [("--pairs", request.pairs), ("--init", request.init), ("--weights", request.weights)]
     named = [(option, path) for option, path in files if path and path != "timm"]
     given += [(option, path, history.digest_of_file(path)) for option, path in named]
     common = {
         key: value
         for key, value in vars(request).items()
-        if key not in {"data", "val", "init", "labels", "root"}
+        if key not in {"data", "val", "init", "labels", "pairs", "root"}
         and (key, value) != ("weights", None)
     } | {
         "arch": spec.backbone,
@@ -227,13 +234,15 @@ def record(
         del common["weights"]
     if held_out is None:
         del common["select"], common["val_every"]
+    if manifest.pairs is not None and settings.get("mining", "none") != "none":
+        counts = {**counts, "pairs": len(manifest.pairs)}
     step = history.record(
         command,
         inputs=[*given, *inputs],
         settings=common | dict(settings),
         counts={"images": len(manifest), **counts},
     )
-    lists = [*request.data, *(request.val or []), request.labels, request.init]
+    lists = [*request.data, *(request.val or []), request.labels, request.pairs, request.init]
     return history.extend(*history.of_files(lists), *before, record=step)
 
 

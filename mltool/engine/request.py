@@ -54,6 +54,7 @@ class RunRequest:
     split: str | None
     classes: str | None
     labels: str | None
+    pairs: str | None
     limit: int | None
     root: str | None
     on_bad_image: str
@@ -77,6 +78,13 @@ class RunRequest:
                 components.parse(family, text)
         if self.patience is not None and self.val is None:
             raise UsageError("--patience needs --val: without it nothing says when to stop")
+
+    def check_pairs(self, mining: str) -> None:
+        """Refuse declared pairs that nothing would use. Raises UsageError."""
+        if self.pairs is not None and mining == "none":
+            raise UsageError(
+                "--pairs needs --mining hard or random: P x K batches know classes only"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class TrainRequest:
         if self.mixup is not None:
             components.load("mixups", self.mixup)()
         self.run.check()
+        self.run.check_pairs(self.mining)
         if self.memory is None and self.memory_start is not None:
             raise UsageError("--memory-start needs --memory N: there is nothing to start")
         if self.mining != "none" and (self.miner or self.memory or self.mixup):
@@ -132,6 +141,7 @@ class DistillRequest:
         for text in self.run.loss:
             _check_loss(text)
         self.run.check()
+        self.run.check_pairs(self.mining)
         if self.neighbors is not None and self.mining != "none":
             raise UsageError("--neighbors and --mining both choose the batches; leave one out")
         if self.views > 1 and self.mining != "none":

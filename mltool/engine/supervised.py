@@ -42,7 +42,8 @@ def run(request: TrainRequest) -> None:
             size = 4 * parameters(model) / 1e6
             logger.info("would write %s, about %.1f MB", common.output, size)
             return
-        atomic.refuse_inputs(common.output, [common.init, common.weights, *common.data])
+        inputs = [common.init, common.weights, common.pairs, *common.data]
+        atomic.refuse_inputs(common.output, inputs)
         training.train(plan, planning.runtime(common, device))
     if reasons and common.on_bad_image == "skip":
         raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
@@ -105,7 +106,7 @@ def _mined(
     """Batches of tuples mined by the model itself, each anchor compared within its own."""
     common = request.run
     settings = MiningSettings(request.mining, request.pool, request.queries, request.negatives)
-    tuples = Tuples(manifest.labels, settings, seed=common.seed)
+    tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
     ranks = distributed.world()
     sampler = mining.batches(tuples, size=common.batch_size * ranks, whole=True, processes=ranks)
     torch.manual_seed(common.seed)

@@ -96,6 +96,7 @@ class Summary:
     median: float
     largest: int
     unlabelled: int
+    pairs: int = 0  # that the list declares
 
     def __str__(self) -> str:
         parts = [f"{self.images:,} image{'' if self.images == 1 else 's'}"]
@@ -104,6 +105,8 @@ class Summary:
             parts.append(f"{self.classes:,} class{'' if self.classes == 1 else 'es'} ({sizes})")
         if self.unlabelled:
             parts.append(f"{self.unlabelled:,} without label")
+        if self.pairs:
+            parts.append(f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}")
         return ", ".join(parts)
 
 
@@ -112,7 +115,8 @@ class Manifest:
     """An image list; `names` are the key of an image everywhere, `paths` say where its bytes lie.
 
     A path is a file's, or `PACK.h5\\0ROW` for a packed image, or `digits\\0ROW` for one of
-    scikit-learn's digits. Rows with label -1 have no known class.
+    scikit-learn's digits. Rows with label -1 have no known class. `pairs` are rows that show the
+    same thing, which not all images of a class need to do; without them any two of a class do.
     """
 
     names: np.ndarray  # [N] 'S', UTF-8, unique
@@ -121,6 +125,7 @@ class Manifest:
     label_names: tuple[str, ...]
     columns: dict[str, np.ndarray]  # further columns [N]: 'S', bool, int64 or float64
     root: str  # absolute folder (or pack) that the names are relative to, "" if there is none
+    pairs: np.ndarray | None = None  # [P, 2] int64, anchor and positive
 
     def __post_init__(self) -> None:
         lengths = {len(self.names), len(self.paths), len(self.labels)}
@@ -132,7 +137,7 @@ class Manifest:
         return len(self.names)
 
     def take(self, rows: np.ndarray) -> "Manifest":
-        """The images at `rows`: integers [M], or a mask [N]."""
+        """The images at `rows`: integers [M], or a mask [N]; pairs stay if both images do."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         columns = {key: column[rows] for key, column in self.columns.items()}
         return replace(
@@ -141,7 +146,16 @@ class Manifest:
             paths=self.paths.take(rows),
             labels=self.labels[rows],
             columns=columns,
+            pairs=self._pairs_among(rows),
         )
+
+    def _pairs_among(self, rows: np.ndarray) -> np.ndarray | None:
+        if self.pairs is None:
+            return None
+        place = np.full(len(self), -1)
+        place[rows] = np.arange(len(rows))
+        pairs = place[self.pairs]
+        return pairs[(pairs >= 0).all(1)]
 
     def compact(self) -> "Manifest":
         """Without the classes that no image has; the others keep their order."""
@@ -154,7 +168,10 @@ class Manifest:
         )
 
     def digest(self) -> str:
-        """Hex sha256 over name, NUL, label text, NUL of every image, sorted by name."""
+        """Hex sha256 over name, NUL, label text, NUL of every image, sorted by name.
+
+        Declared pairs follow, as the ranks of their names: they decide what mined tuples teach.
+        """
         texts = [name.encode() for name in (*self.label_names, "")]  # -1 picks the last
         order = np.argsort(self.names, kind="stable")
         total = hashlib.sha256()
@@ -162,6 +179,10 @@ class Manifest:
             rows = order[block]
             pairs = zip(self.names[rows].tolist(), self.labels[rows].tolist(), strict=True)
             total.update(b"".join(b"%s\0%s\0" % (name, texts[label]) for name, label in pairs))
+        if self.pairs is not None:
+            ranks = np.argsort(order)[self.pairs]
+            ranks = ranks[np.lexsort(ranks.T[::-1])]
+            total.update(b"\0pairs\0" + ranks.astype("<i8").tobytes())  # no name is empty
         return total.hexdigest()
 
     def summary(self) -> Summary:
@@ -175,6 +196,7 @@ class Manifest:
             median=float(np.median(sizes)),
             largest=int(sizes.max()),
             unlabelled=len(self) - len(known),
+            pairs=0 if self.pairs is None else len(self.pairs),
         )
 
 

@@ -28,7 +28,8 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
 
     Equal names with the same file are one image, which takes the label that is known. A column
     that a list lacks is filled so that it changes nothing: weight 1, both query and gallery, else
-    empty, NaN or -1. Raises InputError for equal names of different files or classes.
+    empty, NaN or -1. Where some lists declare pairs, the images of the others are in none. Raises
+    InputError for equal names of different files or classes.
     """
     if len(manifests) == 1:
         return manifests[0]
@@ -47,6 +48,7 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
         label_names=label_names,
         columns={key: _join_column(key, manifests) for key in columns},
         root=roots.pop() if len(roots) == 1 else "",
+        pairs=_join_pairs(manifests),
     )
     return _merge_duplicates(joined)
 
@@ -141,6 +143,19 @@ def _join_column(key: str, manifests: Sequence[Manifest]) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def _join_pairs(manifests: Sequence[Manifest]) -> np.ndarray | None:
+    starts = np.cumsum([0, *map(len, manifests)])
+    parts = [
+        part.pairs + start
+        for part, start in zip(manifests, starts[:-1], strict=True)
+        if part.pairs is not None
+    ]
+    without = sum(len(part) for part in manifests if part.pairs is None)
+    if parts and without:
+        logger.warning("%d images are of lists without pairs and serve as negatives only", without)
+    return np.concatenate(parts) if parts else None
+
+
 def _filling(key: str, dtype: np.dtype, count: int) -> np.ndarray:
     neutral: dict[str, bytes | bool | int | float]
     neutral = {"S": b"", "b": key in ROLES, "i": -1, "u": 0, "f": np.nan}
@@ -171,7 +186,10 @@ def _merge_duplicates(manifest: Manifest) -> Manifest:
         )
     kept = np.ones(len(manifest), bool)
     kept[repeated] = False
-    return replace(manifest, labels=labels).take(kept)
+    pairs = manifest.pairs
+    if pairs is not None and len(repeated):
+        pairs = np.unique(first[pairs], axis=0)  # one that two lists declare counts once
+    return replace(manifest, labels=labels, pairs=pairs).take(kept)
 
 
 def _same_file(one: str, other: str) -> bool:

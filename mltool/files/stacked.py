@@ -22,11 +22,11 @@ class Stacked:
         if len({part.shape[1] for part in parts}) != 1:
             raise ValueError(f"parts of different widths: {[part.shape for part in parts]}")
         self.parts: list[np.ndarray] = []
+        self.rows: np.ndarray | None = rows
         for part in parts:
             if isinstance(part, Stacked) and part.rows is not None:
                 raise ValueError("a part whose rows are in another order")
             self.parts += part.parts if isinstance(part, Stacked) else [part]
-        self.rows = rows
         self.starts = np.cumsum([0, *map(len, self.parts)])
         height = int(self.starts[-1]) if rows is None else len(rows)
         self.shape: tuple[int, int] = height, self.parts[0].shape[1]

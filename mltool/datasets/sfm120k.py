@@ -1,0 +1,138 @@
+"""Radenovic, Tolias, Chum: Fine-tuning CNN Image Retrieval with No Human Annotation (2019)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mltool.datasets import _official
+from mltool.errors import InputError
+from mltool.files import pickles
+from mltool.files.manifest import Manifest, Strings, check_unique, number_labels
+from mltool.files.names import printable
+
+COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs
+LISTS, WHITEN = "retrieval-SfM-120k.pkl", "retrieval-SfM-120k-whiten.pkl"
+HINT = "retrieval-SfM-30k is another set; copy the file again"
+
+
+def sfm120k(root: str) -> Manifest:
+    """retrieval-SfM-120k: 98,045 images of 3D models, and pairs of them that show the same.
+
+    The layout is `retrieval-SfM-120k.pkl` and images `ims/56/34/12/...123456`, each named by its
+    id; root holds these, or has them in `train/retrieval-SfM-120k`. A class is a model, of which
+    two images need not show the same. `retrieval-SfM-120k-whiten.pkl` adds the split `whiten`,
+    pairs without a class. A name is `SPLIT/ID`: no file promises that splits share no id, and so
+    a name is the same whichever files are there.
+    """
+    nested = os.path.join("train", "retrieval-SfM-120k")
+    lists = _official.find(root, ("", nested, "retrieval-SfM-120k"), LISTS)
+    folder = _official.find(lists, ("",), "ims")
+    path = os.path.join(lists, LISTS)
+    found = pickles.read(path)
+    parts = [_part(_entry(found, key, path), key, path) for key in COUNTS]
+    _check_counts(parts, path)
+    path = os.path.join(lists, WHITEN)
+    if os.path.exists(path):
+        parts.append(_part(pickles.read(path), "whiten", path))
+    return _joined(parts, folder)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One split: what its images are called and which of them belong together."""
+
+    split: str
+    ids: list[str]
+    classes: list[str]  # "" = unknown
+    pairs: np.ndarray  # [P, 2] int64, places in ids
+
+
+def _part(found: object, split: str, path: str) -> _Part:
+    ids = _texts(_entry(found, "cids", path), path)
+    has_classes = split in COUNTS
+    clusters = _texts(_entry(found, "cluster", path), path) if has_classes else [""] * len(ids)
+    anchors, positives = (
+        _places(_entry(found, key, path), len(ids), path) for key in ("qidxs", "pidxs")
+    )
+    if len(ids) != len(clusters) or len(anchors) != len(positives):
+        raise _damaged(
+            path,
+            f"the lists of {split} differ in length (cids {len(ids):,}, cluster "
+            f"{len(clusters):,}, qidxs {len(anchors):,}, pidxs {len(positives):,})",
+        )
+    # each split may number its models from 0, and no model is in two
+    classes = [f"{split}/{cluster}" if has_classes else "" for cluster in clusters]
+    return _Part(split, ids, classes, np.column_stack([anchors, positives]))
+
+
+def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
+    ids = [key for part in parts for key in part.ids]
+    files = Strings.of(f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids).fixed()
+    _official.require_files(folder, files)
+    names = Strings.of(f"{part.split}/{key}" for part in parts for key in part.ids).fixed()
+    check_unique(names, printable(folder))
+    sizes = [len(part.ids) for part in parts]
+    starts = np.cumsum([0, *sizes[:-1]])
+    texts = Strings.of(text for part in parts for text in part.classes).fixed()
+    labels, label_names = number_labels(texts)
+    return Manifest(
+        names=names,
+        paths=Strings.of(os.fsencode(folder) + b"/" + name for name in files.tolist()),
+        labels=labels,
+        label_names=label_names,
+        columns={"split": np.repeat(np.array([part.split for part in parts], "S"), sizes)},
+        root=folder,
+        pairs=np.concatenate(
+            [part.pairs + start for part, start in zip(parts, starts, strict=True)]
+        ),
+    )
+
+
+def _check_counts(parts: Sequence[_Part], path: str) -> None:
+    for part in parts:
+        images, pairs = COUNTS[part.split]
+        if (len(part.ids), len(part.pairs)) != (images, pairs):
+            raise InputError(
+                f"{printable(path)}: the {part.split} split of SfM-120k has {images:,} images and "
+                f"{pairs:,} pairs, but here are {len(part.ids):,} and {len(part.pairs):,}; {HINT}"
+            )
+
+
+def _entry(found: object, key: str, path: str) -> object:
+    if not isinstance(found, dict) or key not in found:
+        raise _damaged(path, f"there is no {key!r} where it should be")
+    return found[key]
+
+
+def _texts(found: object, path: str) -> list[str]:
+    """Ids, which are texts, or numbers of models."""
+    if not isinstance(found, list | tuple):
+        raise _damaged(path, "ids are no list")
+    ids = [item if isinstance(item, str) else str(_whole(item, path)) for item in found]
+    if not all(key and key.isascii() and key.isprintable() and "/" not in key for key in ids):
+        raise _damaged(path, "an id is empty or no file name")
+    return ids
+
+
+def _places(found: object, count: int, path: str) -> np.ndarray:
+    """Indices into `count` images: int64 [P]."""
+    if not isinstance(found, list | tuple):
+        raise _damaged(path, "indices are no list")
+    places = [_whole(item, path) for item in found]
+    wrong = [place for place in places if not 0 <= place < count]
+    if wrong:
+        raise _damaged(path, f"index {wrong[0]} is outside of {count:,} images")
+    return np.array(places, np.int64)
+
+
+def _whole(item: object, path: str) -> int:
+    """A whole number, which may be written as a decimal one."""
+    if not isinstance(item, int | float) or item != item // 1:
+        raise _damaged(path, f"{printable(str(item))[:40]!r} is no whole number")
+    return int(item)
+
+
+def _damaged(path: str, reason: str) -> InputError:
+    return InputError(f"{printable(path)}: {reason}; fetch the file again")
