@@ -25,7 +25,8 @@ SECTIONS = {
     "Teacher": "teacher teacher_weights",
     "Objective": "loss miner mixup memory memory_weight memory_start positives symmetric normalize "
     "stages",
-    "Images": "image_size resize augment split classes labels limit root on_bad_image cache",
+    "Images": "image_size resize keep_aspect augment split classes labels limit root on_bad_image "
+    "cache",
     "Batches": "batch_size classes_per_batch images_per_class small_classes mining pairs pool "
     "queries negatives views neighbors",
     "Optimisation": "epochs lr lr_backbone lr_proxies weight_decay optimizer momentum schedule "
@@ -112,6 +113,13 @@ ImageSize = Annotated[
 Resize = Annotated[
     int | None,
     typer.Option("--resize", help="Shorter side before cropping.  [default: image size x 8/7]"),
+]
+KeepAspect = Annotated[
+    bool,
+    typer.Option(
+        "--keep-aspect",
+        help="Whole images, their longer side --image-size at most, instead of squares.",
+    ),
 ]
 Weights = Annotated[
     str | None,

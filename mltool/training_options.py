@@ -39,7 +39,12 @@ SmallClasses = Annotated[
     ),
 ]
 Augment = Annotated[
-    str, typer.Option("--augment", help="See `list augmentations`: crop, affine, center.")
+    str | None,
+    typer.Option(
+        "--augment",
+        help="See `list augmentations`: crop, affine, center, whole.  [default: crop; whole with "
+        "--keep-aspect]",
+    ),
 ]
 
 Mining = Annotated[

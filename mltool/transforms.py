@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+LEAST_SIDE = 32  # pixels of the longer side; below, networks that halve five times see nothing
 LONGEST_STRIP = 16  # sides; what lies further out never reaches a crop of the centre
 
 
@@ -31,6 +32,22 @@ def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear")
         target[1] = size
     mode = InterpolationMode(interpolation)
     return functional.resize(image, target, interpolation=mode, antialias=True)
+
+
+def resize_longer(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
+    """The whole image [3, H, W] with its longer side at most `size`, antialiased.
+
+    It is never enlarged, unless its longer side has less than 32 pixels.
+    """
+    image = _without_extremes(image)
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    target = min(size, max(longer, LEAST_SIDE))
+    if target == longer:
+        return image
+    shape = [max(1, round(side * target / longer)) for side in (height, width)]
+    mode = InterpolationMode(interpolation)
+    return functional.resize(image, shape, interpolation=mode, antialias=True)
 
 
 def _without_extremes(image: Tensor) -> Tensor:

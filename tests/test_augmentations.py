@@ -30,10 +30,16 @@ def test_contract_of_the_family(name: str, height: int, width: int) -> None:
     before = image.clone()
     transform = components.load("augmentations", name, size=24)
     outs = [transform(image, seeded(seed)) for seed in (1, 1, 2)]
-    assert all(out.dtype == torch.uint8 and out.shape == (3, 24, 24) for out in outs)
+    shape = image.shape if name == "whole" else (3, 24, 24)
+    assert all(out.dtype == torch.uint8 and out.shape == shape for out in outs)
     assert torch.equal(outs[0], outs[1])  # same generator, same image
     if name == "center":
         assert torch.equal(outs[0], center_crop(image, 24))
+    elif name == "whole":
+        outs = [transform(image, seeded(seed)) for seed in range(8)]
+        kept = [torch.equal(out, image) for out in outs]
+        assert [torch.equal(out, image.flip(-1)) for out in outs] == [not same for same in kept]
+        assert 0 < sum(kept) < 8
     else:
         assert not torch.equal(outs[0], outs[2])
     assert torch.equal(image, before)

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mltool import components
 from mltool.engine.cache import PixelCache
 from mltool.engine.samplers import Batch as Rows
 from mltool.engine.signals import WATCHED
@@ -24,8 +25,9 @@ from mltool.errors import InputError, ResourceError
 from mltool.files import boxes, images
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
+from mltool.models.embedder import Pixels
 from mltool.models.spec import ModelSpec
-from mltool.transforms import resize_shorter, to_tensor
+from mltool.transforms import resize_longer, resize_shorter, to_tensor
 
 Augmentation = Callable[[Tensor, Generator], Tensor]
 
@@ -34,19 +36,35 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 class Batch:
     """What a training step or an extraction step works on."""
 
-    images: Tensor  # [B, 3, H, W] uint8
+    images: Pixels  # uint8 [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
     weights: Tensor | None = None  # [B] float32, where the list has a column `weight`
 
+    def stacked(self) -> Tensor:
+        """Images of one size [B, 3, H, W]."""
+        assert isinstance(self.images, Tensor), "images of unequal sizes"
+        return self.images
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         weights = self.weights.to(device) if self.weights is not None else None
-        return replace(
-            self, images=self.images.to(device), labels=self.labels.to(device), weights=weights
-        )
+        images = _moved(self.images, device)
+        return replace(self, images=images, labels=self.labels.to(device), weights=weights)
+
+
+def _moved(images: Pixels, device: torch.device) -> Pixels:
+    if isinstance(images, Tensor):
+        return images.to(device, non_blocking=True)
+    return tuple(image.to(device, non_blocking=True) for image in images)
+
+
+def plain_view(spec: ModelSpec) -> Augmentation:
+    """How a model sees images in a test: their centre, or with `keep_aspect` all of them."""
+    text = "whole:flip=0" if spec.keep_aspect else "center"
+    return components.load("augmentations", text, size=spec.crop)
 
 
 class Images(Dataset):
@@ -71,8 +89,8 @@ class Images(Dataset):
         self.weights = _weights(manifest)
         self.boxes = boxes.of(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
-        size = spec.resize * spec.resize * 9 // 2
-        self.cache = PixelCache(len(manifest), bytes_per_image=size) if cache else None
+        size = spec.resize * spec.resize * (3 if spec.keep_aspect else 9 / 2)
+        self.cache = PixelCache(len(manifest), bytes_per_image=int(size)) if cache else None
 
     def __getitems__(self, items: Rows) -> Batch | str:
         """One batch. A reason why an image cannot be read travels as text: it crosses processes."""
@@ -87,12 +105,13 @@ class Images(Dataset):
                 if not self.skip_bad:
                     return str(error)
                 failures.append((row, str(error)))
-        stacked = torch.stack(chosen) if chosen else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         rows = np.array([row for row, _ in taken], np.int64)
         draws = torch.tensor([draw for _, draw in taken], dtype=torch.int64)
         labels = torch.from_numpy(self.manifest.labels[rows])
         weights = torch.from_numpy(self.weights[rows]) if self.weights is not None else None
-        return Batch(stacked, labels, torch.from_numpy(rows), draws, tuple(failures), weights)
+        return Batch(
+            _together(chosen), labels, torch.from_numpy(rows), draws, tuple(failures), weights
+        )
 
     def seen_as(self, augmentation: Augmentation) -> "Images":
         """The same images, and what is kept of them, under another augmentation."""
@@ -101,13 +120,17 @@ class Images(Dataset):
         return other
 
     def prepared(self, row: int) -> Tensor:
-        """The image before augmentation, uint8 [3, H, W] with the shorter side `spec.resize`."""
+        """The image before augmentation, uint8 [3, H, W].
+
+        Its shorter side is `spec.resize`, or with `keep_aspect` its longer side that at most.
+        """
         kept = self.cache.get(row) if self.cache is not None else None
         if kept is not None:
             return to_tensor(kept)
         size = self.spec.resize
         image = to_tensor(self._pixels(row, size))
-        image = resize_shorter(image, size, interpolation=self.spec.interpolation)
+        resize = resize_longer if self.spec.keep_aspect else resize_shorter
+        image = resize(image, size, interpolation=self.spec.interpolation)
         if self.cache is not None:
             self.cache.put(row, image.permute(1, 2, 0).numpy())
         return image
@@ -124,6 +147,14 @@ class Images(Dataset):
         view = draw if self.views is None else draw % self.views
         generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], view))
         return self.augmentation(self.prepared(row), generator)
+
+
+def _together(images: list[Tensor]) -> Pixels:
+    if not images:
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    if all(image.shape == images[0].shape for image in images):
+        return torch.stack(images)
+    return tuple(images)
 
 
 def _weights(manifest: Manifest) -> np.ndarray | None:

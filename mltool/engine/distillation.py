@@ -12,7 +12,7 @@ import torch
 from mltool import components, distributed
 from mltool.engine import comparing, matching, mining, planning, training
 from mltool.engine.comparing import Compared
-from mltool.engine.data import Images
+from mltool.engine.data import Images, plain_view
 from mltool.engine.listening import Listener
 from mltool.engine.mining import Mining, MiningSettings, Tuples
 from mltool.engine.objectives.distill import Distilled
@@ -33,7 +33,8 @@ from mltool.retrieval.search import nearest
 
 logger = logging.getLogger(__name__)
 
-PIXELS = ("resize", "crop", "interpolation")  # what decides them, beside the augmentation
+# what decides the pixels, beside the augmentation
+PIXELS = ("resize", "crop", "interpolation", "keep_aspect")
 
 
 def run(request: DistillRequest) -> None:
@@ -77,6 +78,7 @@ def _plan(
     images = _images(request, teacher, model, manifest)
     tuples = _tuples(request, manifest)
     sampler = _sampler(request, teacher, manifest, tuples, device)
+    planning.refuse_unequal(common, model, maps=matching.of_maps(request))
     objective = _objective(request, teacher, model, manifest, tuples)
     loop = planning.loop_settings(common, device)
     held_out = planning.validation(common, model, device)
@@ -106,12 +108,13 @@ def _images(
 ) -> Images:
     """The student's images: of a teacher with several views the very pixels that it saw."""
     common = request.run
-    augmentation = components.load("augmentations", common.augment, size=model.spec.crop)
+    text = planning.augmentation(common, model.spec)
+    augmentation = components.load("augmentations", text, size=model.spec.crop)
     seed, views = common.seed, None
     if isinstance(teacher, CachedTeacher) and teacher.augmentation is not None:
         seen, seed = teacher.augmentation
         views = teacher.views
-        if components.resolved("augmentations", common.augment) != seen:
+        if components.resolved("augmentations", text) != seen:
             raise UsageError(
                 f"{request.teacher} was embedded with --augment {seen}; say the same here, so that "
                 "student and teacher see the same pixels"
@@ -207,8 +210,7 @@ def _mining(
     if tuples is None:
         return None
     assert isinstance(teacher, CachedTeacher)
-    center = components.load("augmentations", "center", size=model.spec.crop)
-    seen = images.seen_as(center)
+    seen = images.seen_as(plain_view(model.spec))
     return Mining(tuples, seen, teacher=teacher, symmetric=request.symmetric)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, default_workers
+from mltool.engine.data import Augmentation, Images, default_workers, plain_view
 from mltool.engine.extract import blocks
 from mltool.engine.signals import watch
 from mltool.errors import Interrupted, SkippedInputs, UsageError
@@ -44,6 +44,7 @@ class EmbedRequest:
     augment: str
     image_size: int | None
     resize: int | None
+    keep_aspect: bool
     split: str | None
     classes: str | None
     labels: str | None
@@ -100,6 +101,7 @@ def run(request: EmbedRequest) -> None:
         image_size=request.image_size,
         resize=request.resize,
         seed=request.seed,
+        keep_aspect=request.keep_aspect,
     )
     precision = devices.precision(request.precision, device, training=False)
     dim = _dim(source.model, request)
@@ -143,7 +145,7 @@ def _write(
     images = Images(
         manifest,
         spec,
-        components.load("augmentations", _augment(request), size=spec.crop),
+        _view(request, spec),
         seed=request.seed,
         skip_bad=request.on_bad_image != "error",
     )
@@ -195,9 +197,11 @@ def _write(
     return skipped
 
 
-def _augment(request: EmbedRequest) -> str:
+def _view(request: EmbedRequest, spec: ModelSpec) -> Augmentation:
     """One view is that of the test; several are what training would draw."""
-    return request.augment if request.views > 1 else "center"
+    if request.views == 1:
+        return plain_view(spec)
+    return components.load("augmentations", request.augment, size=spec.crop)
 
 
 def _preprocess(request: EmbedRequest, spec: ModelSpec) -> str:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mltool import distributed
 from mltool.engine.data import Images, in_order, load, reporting_dead_loaders
+from mltool.models.embedder import Pixels
+from mltool.models.spec import ModelSpec
 
 # Batches below this many images may round differently from larger ones, so that a shard's last
 # rows would differ from the whole's; they are filled up with copies.
@@ -52,19 +54,22 @@ def blocks(
                 torch.inference_mode(),
                 torch.autocast(device.type, half, enabled=half is not None),
             ):
-                vectors = _embed(model, batch.images.to(device, non_blocking=True))
+                vectors = _embed(model, batch.to(device).images)
             filled = np.zeros((len(items), views * vectors.shape[1]), np.float32)
             found = vectors[: len(batch.rows)].float().cpu().numpy()
             filled[kept] = found.reshape(-1, filled.shape[1])
             yield Block(filled, kept, tuple(dict(batch.failures).values()))
 
 
-def _embed(model: nn.Module, images: Tensor) -> Tensor:
+def _embed(model: nn.Module, images: Pixels) -> Tensor:
+    spec: ModelSpec = model.spec  # type: ignore[assignment]
+    if not isinstance(images, Tensor) or (spec.keep_aspect and len(images)):
+        # alone, because the sizes of others must not decide how many go through together
+        return torch.cat([model(image.unsqueeze(0)) for image in images])
     if len(images) >= LEAST_BATCH:
         return model(images)
     if not len(images):
-        size = model.spec.crop  # type: ignore[union-attr]
-        images = images.new_zeros(1, 3, size, size)  # type: ignore[arg-type]
+        images = images.new_zeros(1, 3, spec.crop, spec.crop)
     return model(images[torch.arange(LEAST_BATCH, device=images.device) % len(images)])
 
 

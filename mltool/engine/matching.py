@@ -17,6 +17,14 @@ from mltool.models.embedder import Embedder
 from mltool.models.source import open_model
 
 
+def of_maps(request: DistillRequest) -> str | None:
+    """The first loss that compares feature maps, as an option, if there is one."""
+    for text in request.run.loss:
+        if is_transfer(text) and "maps" in transferring.needs(text):
+            return f"--loss {text}"
+    return None
+
+
 def needs_labels(request: DistillRequest) -> bool:
     return request.mining != "none" or any(
         not is_transfer(text)
@@ -74,7 +82,7 @@ def teacher_of(request: DistillRequest, device: torch.device) -> CachedTeacher |
     )
     precision = devices.precision(request.run.precision, device, training=True)
     teacher = OnlineTeacher(source, device=device, precision=precision, stages=stages)
-    teacher.report(crop)
+    teacher.report(None if request.run.keep_aspect else crop)
     return teacher
 
 

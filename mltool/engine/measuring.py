@@ -10,7 +10,7 @@ from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine import mixing
-from mltool.engine.data import Batch, Images, default_workers, load
+from mltool.engine.data import Batch, Images, default_workers, load, plain_view
 from mltool.engine.positivity import as_text, measure
 from mltool.engine.samplers import ClassBalanced, sizes
 from mltool.engine.terms import Term, resolved
@@ -69,7 +69,7 @@ def run(request: PositivityRequest) -> str:
     loss, level = _chosen(request, found)
     term = _term(loss, found, manifest)
     mixup: Mixup = components.load("mixups", level)()
-    _check(term, mixup)
+    _check(term, mixup, keep_aspect=found.spec.keep_aspect)
     term = term.to(device)
     if mixup.stage is not None:
         stages.check(model.backbone, mixup.stage)
@@ -120,11 +120,13 @@ def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
     return term
 
 
-def _check(term: Term, mixup: Mixup) -> None:
+def _check(term: Term, mixup: Mixup, *, keep_aspect: bool) -> None:
     if reason := mixing.why_not(term, mixup):
         raise UsageError(f"--mixup has no place here: {reason}")
     if {"pos-pos", "neg-neg"} & set(mixup.kinds):
         raise UsageError(f"pairs={mixup.pairs}: lambda decides nothing there; take pos-neg")
+    if keep_aspect and mixup.stage is not None:
+        raise UsageError("images of unequal sizes mix as embeddings only; add --mixup embedding")
 
 
 def _batches(
@@ -140,8 +142,7 @@ def _batches(
     sampler = ClassBalanced(
         manifest.labels, classes_per_batch=p, images_per_class=k, seed=request.seed
     )
-    center = components.load("augmentations", "center", size=found.spec.crop)
-    images = Images(manifest, found.spec, center, seed=request.seed)
+    images = Images(manifest, found.spec, plain_view(found.spec), seed=request.seed)
     workers = default_workers() if request.workers is None else request.workers
     rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(request.batches))
     for batch in load(images, rows, workers=workers):

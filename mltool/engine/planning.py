@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import components, distributed
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, default_workers
+from mltool.engine.data import Images, default_workers, plain_view
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.request import RunRequest
@@ -22,6 +23,7 @@ from mltool.files import history
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
 from mltool.models.embedder import Embedder, build, parameters
+from mltool.models.spec import ModelSpec
 from mltool.retrieval.evaluate import score
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ def build_model(request: RunRequest, *, usual_dim: int | None = None) -> Embedde
     if start is not None and request.weights is not None:
         raise UsageError("--init brings the backbone's weights along; leave out --weights")
     spec = start.spec if start is not None else None
+    keep_aspect = request.keep_aspect or (spec is not None and spec.keep_aspect)
+    resized = request.image_size is not None or keep_aspect
     projection = request.projection or (spec.projection if spec else "linear")
     usual = usual_dim or (spec.dim if spec else USUAL_DIM)
     model = build(
@@ -83,13 +87,36 @@ def build_model(request: RunRequest, *, usual_dim: int | None = None) -> Embedde
         # without a projection an embedding is as long as what the pooling gives
         dim=request.dim or (None if projection == "none" else usual),
         image_size=request.image_size or (spec.crop if spec else None),
-        resize=request.resize or (spec.resize if spec and not request.image_size else None),
+        resize=request.resize or (spec.resize if spec and not resized else None),
         weights=request.weights,
         seed=request.seed,
+        keep_aspect=keep_aspect,
     )
     if start is not None and request.init is not None:
         checkpoint.load_matching(model, start.state, request.init)
     return model
+
+
+def augmentation(request: RunRequest, spec: ModelSpec) -> str:
+    """What is done to the images of training, as the text of a component."""
+    return request.augment or ("whole" if spec.keep_aspect else "crop")
+
+
+def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) -> None:
+    """Raise UsageError for what images of unequal sizes cannot have.
+
+    `maps` names what wants the feature maps of a batch as one tensor, if something does.
+    """
+    text = augmentation(request, model.spec)
+    if components.parse("augmentations", text)[0].name != "whole":
+        return
+    if maps is not None:
+        raise UsageError(f"{maps} needs images of one size; add --augment crop")
+    if not request.freeze_bn and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        raise UsageError(
+            "images of unequal sizes have no common batch statistics; add --freeze-bn "
+            "or --augment crop"
+        )
 
 
 def crop_of(request: RunRequest) -> int:
@@ -107,8 +134,7 @@ def readable(
     """The images without those that are to be skipped, and why each of these is."""
     if request.on_bad_image == "error" or request.dry_run:
         return manifest, []
-    center = components.load("augmentations", "center", size=model.spec.crop)
-    images = Images(manifest, model.spec, center, seed=0, skip_bad=True)
+    images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
     rows, reasons = usable(images, workers=workers(request), batch_size=64)
     for reason in reasons:
         logger.warning("left out: %s", reason)
@@ -177,8 +203,8 @@ def validation(request: RunRequest, model: Embedder, device: torch.device) -> Va
     score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[request.select])
     manifest = labelled(open_data(request.val, need_split=True), "validation")
     manifest, _ = readable(request, manifest, model)
-    center = components.load("augmentations", "center", size=model.spec.crop)
-    images = Images(manifest, model.spec, center, seed=0, cache=request.cache == "ram")
+    cached = request.cache == "ram"
+    images = Images(manifest, model.spec, plain_view(model.spec), seed=0, cache=cached)
     logger.info("validation: %s", manifest.summary())
     return Validation(
         images=images,
@@ -220,7 +246,7 @@ def record(
         key: value
         for key, value in vars(request).items()
         if key not in {"data", "val", "init", "labels", "pairs", "root"}
-        and (key, value) != ("weights", None)
+        and (key, value) not in (("weights", None), ("keep_aspect", False))
     } | {
         "arch": spec.backbone,
         "dim": spec.dim,
@@ -228,7 +254,7 @@ def record(
         "projection": spec.projection,
         "image_size": spec.crop,
         "resize": spec.resize,
-        "augment": components.resolved("augmentations", request.augment),
+        "augment": components.resolved("augmentations", augmentation(request, spec)),
     }
     if request.weights and request.weights != "timm":
         del common["weights"]

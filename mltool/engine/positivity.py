@@ -75,7 +75,7 @@ def measure(
             mixture = mixing.draw(pairs, mixup, own=None, generator=generator)
         originals = None
         if tap is not None and tap.seen is not None:
-            originals = Originals(tap.seen, tap.stage, batch.images[:1], model)
+            originals = Originals(tap.seen, tap.stage, batch.stacked()[:1], model)
         there = mixture.pos + mixture.neg > 0
         for number, share in enumerate(SHARES):
             mixed = _mixed(mixture, share, pairs, anchors, candidates, originals)

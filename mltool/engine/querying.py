@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, default_workers
+from mltool.engine.data import Images, default_workers, plain_view
 from mltool.engine.extract import matrix
 from mltool.files import history
 from mltool.files.embeddings import Embeddings
@@ -22,6 +21,7 @@ class QueryRequest:
     pooling: str | None
     image_size: int | None
     resize: int | None
+    keep_aspect: bool
     root: str | None
     batch_size: int
     precision: str
@@ -54,12 +54,12 @@ def embed_queries(texts: Sequence[str], request: QueryRequest) -> Queries:
         pooling=request.pooling,
         image_size=request.image_size,
         resize=request.resize,
+        keep_aspect=request.keep_aspect,
         seed=request.seed,
     )
     spec = source.model.spec
     precision = devices.precision(request.precision, device, training=False)
-    centre = components.load("augmentations", "center", size=spec.crop)
-    images = Images(manifest, spec, centre, seed=0)
+    images = Images(manifest, spec, plain_view(spec), seed=0)
     workers = default_workers() if request.workers is None else request.workers
     vectors = matrix(
         source.model.to(device),

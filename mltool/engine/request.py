@@ -46,7 +46,8 @@ class RunRequest:
     ema: float | None
     image_size: int | None
     resize: int | None
-    augment: str
+    keep_aspect: bool
+    augment: str | None
     val: list[str] | None
     select: str
     val_every: int

@@ -8,7 +8,7 @@ from torch import nn
 from mltool import components, distributed
 from mltool.engine import mining, planning, terms, training
 from mltool.engine.comparing import Compared
-from mltool.engine.data import Images
+from mltool.engine.data import Images, plain_view
 from mltool.engine.memory import MemorySettings
 from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples
 from mltool.engine.objectives import supervised as objectives
@@ -51,7 +51,8 @@ def run(request: TrainRequest) -> None:
 
 def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device) -> Plan:
     common = request.run
-    augmentation = components.load("augmentations", common.augment, size=model.spec.crop)
+    text = planning.augmentation(common, model.spec)
+    augmentation = components.load("augmentations", text, size=model.spec.crop)
     keep = common.cache == "ram"
     images = Images(manifest, model.spec, augmentation, seed=common.seed, cache=keep)
     mined: Mining | None = None
@@ -95,8 +96,10 @@ def _balanced(
         memory=_memory(request, sampler),
         mixup=request.mixup,
     )
-    if objective.mixup is not None and objective.mixup.stage is not None:
-        stages.check(model.backbone, objective.mixup.stage)
+    stage = objective.mixup.stage if objective.mixup is not None else None
+    if stage is not None:
+        stages.check(model.backbone, stage)
+    planning.refuse_unequal(request.run, model, maps=f"--mixup {request.mixup}" if stage else None)
     return sampler, objective
 
 
@@ -105,6 +108,7 @@ def _mined(
 ) -> tuple[Mining, TupleBatches, nn.Module]:
     """Batches of tuples mined by the model itself, each anchor compared within its own."""
     common = request.run
+    planning.refuse_unequal(common, model, maps=None)
     settings = MiningSettings(request.mining, request.pool, request.queries, request.negatives)
     tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
     ranks = distributed.world()
@@ -124,8 +128,7 @@ def _mined(
         seed=common.seed,
         generator=torch.Generator(),
     )
-    center = components.load("augmentations", "center", size=model.spec.crop)
-    own = Mining(tuples, images.seen_as(center), teacher=None, symmetric=True)
+    own = Mining(tuples, images.seen_as(plain_view(model.spec)), teacher=None, symmetric=True)
     return own, sampler, objective
 
 

@@ -89,7 +89,7 @@ class CachedTeacher:
     def of_batch(self, batch: Batch) -> Tensor:
         """Vectors [B, dim] of the images, or views, of a batch."""
         vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
-        return vectors.to(batch.images.device)
+        return vectors.to(batch.labels.device)
 
     def rows(self) -> Stacked:
         """The vectors [N, dim] of the image list as they are stored, not read yet; first views."""
@@ -128,25 +128,27 @@ class OnlineTeacher:
         self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
         self.inputs, self.history = _as_teacher(source.inputs), source.history
         self.listener = Listener(self._model, stages) if stages is not None else None
+        self._device = device
         self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     def of_batch(self, batch: Batch) -> Tensor:
         """Vectors [B, dim] of the images of a batch."""
         images, size = batch.images, self._model.spec.crop
-        if images.shape[-1] != size:
+        # whole images stay as large as the student sees them
+        if isinstance(images, Tensor) and images.shape[-1] != size:
             images = functional.interpolate(
                 images.float(), (size, size), mode="bilinear", antialias=True
             )
         enabled = self._half is not None
-        with torch.no_grad(), torch.autocast(images.device.type, self._half, enabled=enabled):
+        with torch.no_grad(), torch.autocast(self._device.type, self._half, enabled=enabled):
             vectors = self._model(images, raw=True)
         return functional.normalize(vectors) if self.metric == "cosine" else vectors
 
-    def report(self, crop: int) -> None:
-        """Say what this teacher sees of a student's crops of `crop` pixels."""
+    def report(self, crop: int | None) -> None:
+        """Say what this teacher sees of a student's crops of `crop` pixels, or whole images."""
         spec = self._model.spec
-        sees = "the student's crops"
-        if crop != spec.crop:
+        sees = "the student's crops" if crop is not None else "the student's whole images"
+        if crop not in (None, spec.crop):
             sees += f", resized from {crop} to {spec.crop} px"
         logger.info("teacher: %s, %d-d, online; it sees %s", spec.backbone, spec.dim, sees)
 

@@ -1,6 +1,8 @@
 """The model: images -> backbone -> pooling -> projection -> unit vectors."""
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -14,10 +16,13 @@ from mltool.models import backbones, projections, stages
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import Tap
 
+Pixels = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
+
 
 class Embedder(nn.Module):
     """Images [B, 3, H, W], uint8 or float in 0..255, to embeddings [B, dim] in float32.
 
+    Images of unequal sizes come as a sequence of [3, H, W]; those of a size go through together.
     Mean and standard deviation are taken off here, on the device, so that loaders move bytes.
     With `spec.normalize` the embeddings have unit length.
     """
@@ -40,7 +45,7 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
-    def forward(self, images: Tensor, *, raw: bool = False, tap: Tap | None = None) -> Tensor:
+    def forward(self, images: Pixels, *, raw: bool = False, tap: Tap | None = None) -> Tensor:
         """Embeddings [B, dim], float32; `raw` leaves them as long as they are.
 
         A `tap` listens at a stage, or replaces what comes by: no images are behind such values, so
@@ -51,8 +56,11 @@ class Embedder(nn.Module):
             vectors = self.after(self.penultimate(images, tap=tap)).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: Tensor, *, tap: Tap | None = None) -> Tensor:
+    def penultimate(self, images: Pixels, *, tap: Tap | None = None) -> Tensor:
         """Pooled features before the projection [B, C], not normalised."""
+        if not isinstance(images, Tensor):
+            assert tap is None, "maps of unequal sizes are no single tensor"
+            return by_size(self.penultimate, images)
         maps = self._maps(images) if tap is None else self._tapped_maps(images, tap)
         return self.pooling(self.before(maps))
 
@@ -70,6 +78,19 @@ class Embedder(nn.Module):
             return self._maps(images)
 
 
+def by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
+    """What `function` makes of images [3, H, W], stacked where their sizes are equal.
+
+    Rows are in the order of the images, and equal those of one image at a time up to rounding.
+    """
+    rows_of: dict[torch.Size, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        rows_of[image.shape].append(row)
+    parts = [function(torch.stack([images[row] for row in rows])) for rows in rows_of.values()]
+    place = torch.tensor([row for rows in rows_of.values() for row in rows]).argsort()
+    return torch.cat(parts)[place.to(parts[0].device)]
+
+
 def from_spec(spec: ModelSpec) -> Embedder:
     """Build the model that a spec describes, with random weights."""
     return Embedder(spec, backbones.create(spec.backbone, image_size=spec.crop))
@@ -85,12 +106,16 @@ def build(
     resize: int | None,
     weights: str | None,
     seed: int,
+    keep_aspect: bool = False,
 ) -> Embedder:
     """A new model: random from `seed`, then `weights` (a file, `timm`, or None) in the backbone.
 
     `dim=None` keeps the pooled length. Sizes left out are the backbone's own, and a shorter side
-    of 8/7 of the crop, the field's 256 for 224.
+    of 8/7 of the crop, the field's 256 for 224. Raises UsageError where `keep_aspect` meets a
+    network for squares only.
     """
+    if keep_aspect and resize is not None:
+        raise UsageError("--resize is for centre crops; leave it out with --keep-aspect")
     crop = image_size or backbones.default_size(arch)
     torch.manual_seed(seed)
     backbone = backbones.create(arch, image_size=crop)
@@ -102,17 +127,33 @@ def build(
         pooling=components.resolved("poolings", pooling),
         projection=projection,
         dim=dim or _pooled_length(channels, pooling, crop),
-        resize=resize or round(crop * 8 / 7),
+        resize=crop if keep_aspect else resize or round(crop * 8 / 7),
         crop=crop,
         mean=mean,
         std=std,
         # how timm resized for its weights; a network from scratch takes the faster way
         interpolation="bilinear" if weights is None else backbones.interpolation(arch),
+        keep_aspect=keep_aspect,
     )
     model = Embedder(spec, backbone)
+    if keep_aspect:
+        _check_takes_any_shape(model)
     if weights is not None:
         backbones.load_weights(backbone, weights, name=arch)
     return model
+
+
+@torch.no_grad()
+def _check_takes_any_shape(model: Embedder) -> None:
+    spec, training = model.spec, model.training
+    try:
+        model.eval()(torch.zeros(1, 3, spec.crop, max(1, spec.crop * 3 // 4)))
+    except (AssertionError, RuntimeError):  # timm's own, in words of its own
+        raise UsageError(
+            f"{spec.backbone} takes images of one shape only; leave out --keep-aspect or use a "
+            "convolutional --arch"
+        ) from None
+    model.train(training)
 
 
 def _pooled_length(channels: int, pooling: str, crop: int) -> int:

@@ -31,6 +31,7 @@ def open_model(
     image_size: int | None,
     resize: int | None,
     seed: int,
+    keep_aspect: bool = False,
 ) -> Source:
     """Build the model that `text` names.
 
@@ -41,6 +42,8 @@ def open_model(
     if text.endswith(".safetensors") or Path(text).is_file():
         if weights is not None or pooling is not None:
             raise UsageError("--weights and --pooling are for backbones; a checkpoint has its own")
+        if keep_aspect:
+            raise UsageError("--keep-aspect is for backbones; a checkpoint says itself")
         return _from_checkpoint(text, image_size, resize)
     name = text.removeprefix("timm:")
     if name != text and weights is None:
@@ -56,12 +59,21 @@ def open_model(
         resize=resize,
         weights=weights,
         seed=seed,
+        keep_aspect=keep_aspect,
     )
     if weights is None and name != "pixels":
         logger.warning(
             "%s has random weights (seed %d); --weights FILE|timm loads some", name, seed
         )
     space = fingerprint(model)
+    settings: dict[str, object] = {
+        "weights": "timm" if weights == "timm" and name == text else None,
+        "pooling": model.spec.pooling,
+        "image_size": model.spec.crop,
+        "seed": seed,
+    }
+    # whole images have no shorter side of their own
+    settings |= {"keep_aspect": True} if keep_aspect else {"resize": model.spec.resize}
     given = [("model", text, space)]
     if weights is not None and weights != "timm":
         given.append(("--weights", weights, history.digest_of_file(weights)))
@@ -70,13 +82,7 @@ def open_model(
         space=space,
         inputs=tuple(given),
         history=(),
-        settings={
-            "weights": "timm" if weights == "timm" and name == text else None,
-            "pooling": model.spec.pooling,
-            "image_size": model.spec.crop,
-            "resize": model.spec.resize,
-            "seed": seed,
-        },
+        settings=settings,
     )
 
 

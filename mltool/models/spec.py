@@ -21,7 +21,8 @@ class ModelSpec:
 
     `backbone` is a timm name with arguments (`resnet50:drop_path_rate=0.1`) or `pixels`.
     `channels` is the depth of its last feature map, `dim` the length of an embedding. Test images
-    are resized to `resize` pixels on the shorter side and the centre square of `crop` is taken.
+    are resized to `resize` pixels on the shorter side and the centre square of `crop` is taken;
+    with `keep_aspect` they stay whole, and their longer side has at most `crop` pixels.
     `teacher_space` names the model whose embeddings a student's can be compared with.
     """
 
@@ -36,6 +37,7 @@ class ModelSpec:
     metric: str = "cosine"
     teacher_space: str = ""
     interpolation: str = "bilinear"
+    keep_aspect: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -50,6 +52,8 @@ class ModelSpec:
         """The spec for another image size; the shorter side follows unless it is given."""
         if crop is None and resize is None:
             return self
+        if self.keep_aspect and resize is not None:
+            raise UsageError("--resize is for centre crops; this model takes whole images")
         scaled = round(self.resize * (crop or self.crop) / self.crop)
         return dataclasses.replace(self, crop=crop or self.crop, resize=resize or scaled)
 
@@ -60,7 +64,8 @@ class ModelSpec:
     @property
     def preprocess(self) -> str:
         """JSON of what happens to an image before the network, for the embeddings file."""
-        keys = ("resize", "crop", "interpolation", "mean", "std")
+        keys = ["resize", "crop", "interpolation", "mean", "std"]
+        keys += ["keep_aspect"] if self.keep_aspect else []
         return json.dumps({key: self.to_dict()[key] for key in keys}, sort_keys=True)
 
 

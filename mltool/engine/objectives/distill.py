@@ -87,7 +87,7 @@ class Distilled(nn.Module):
         draws = batch.draws[:, None].expand_as(rows)
         flat = rows.clamp(min=0).flatten().numpy()
         vectors = self.teacher.of_rows(flat, draws.flatten().numpy())
-        device = batch.images.device
+        device = batch.labels.device
         return Candidates(
             distributed.gather(vectors.reshape(*rows.shape, -1).to(device)),
             distributed.gather(exists.to(device)),

@@ -88,7 +88,7 @@ class Supervised(nn.Module):
         if stage is None:
             return side, None
         assert tap.seen is not None
-        return side, Originals(distributed.gather(tap.seen), stage, batch.images[:1], model)
+        return side, Originals(distributed.gather(tap.seen), stage, batch.stacked()[:1], model)
 
     def _values(
         self, name: str, term: Term, batch: Side, originals: Originals | None
