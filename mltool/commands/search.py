@@ -85,17 +85,19 @@ def search(
     """Print the nearest rows of DB for each query: a table on a terminal, else TSV."""
     given = dict(locals())
     from mltool.files import hits
-    from mltool.retrieval.indexing import SearchRequest, open_queries, run_search
+    from mltool.retrieval.indexing import SearchRequest, open_database, open_queries, run_search
 
     request = SearchRequest(**{field.name: given[field.name] for field in fields(SearchRequest)})
+    database = open_database(request, images=model is not None)
     if model is None:
-        found = run_search(request, open_queries(queries))
+        found = run_search(database, open_queries(queries))
     else:
-        from mltool.engine.querying import QueryRequest, embed_queries
+        from mltool.engine.querying import QueryRequest, open_images
 
         how = QueryRequest(**{field.name: given[field.name] for field in fields(QueryRequest)})
-        asked = embed_queries(queries, how)
-        found = run_search(request, asked.embeddings, inputs=asked.inputs, model=asked.settings)
+        asked = open_images(queries, how)
+        database.refuse_unfit(asked.declared)
+        found = run_search(database, asked.embedded(), inputs=asked.inputs, model=asked.settings)
     if output is None and sys.stdout.isatty() and not tsv:
         print(hits.as_text(found))
     elif output is None or tsv:

@@ -1,7 +1,10 @@
-"""Images as queries: embedded by a model in memory, for a search that follows at once."""
+"""Images as queries: checked first, then embedded by a model in memory and searched for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
 
 from mltool.datasets import open_data
 from mltool.engine import device as devices
@@ -9,7 +12,8 @@ from mltool.engine.data import Images, default_workers, plain_view
 from mltool.engine.extract import matrix
 from mltool.files import history
 from mltool.files.embeddings import Embeddings
-from mltool.models.source import open_model
+from mltool.files.manifest import Manifest
+from mltool.models.source import Source, open_model
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,24 @@ class QueryRequest:
     workers: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Queries:
-    """Embedded images, and what the history of a search has to say of them."""
+    """Images to be embedded, and what the history of a search has to say of them."""
 
-    embeddings: Embeddings
+    declared: Embeddings  # with zeros for vectors, which take no memory
     inputs: tuple[tuple[str, str, str], ...]  # (option, path, digest)
     settings: dict[str, object]
+    vectors: Callable[[], np.ndarray]  # decodes and embeds
+
+    def embedded(self) -> Embeddings:
+        """The images' embeddings. Raises InputError for one that cannot be read."""
+        return replace(self.declared, vectors=self.vectors())
 
 
-def embed_queries(texts: Sequence[str], request: QueryRequest) -> Queries:
-    """Embed the images that `texts` name: files, folders, lists, or `-` for standard input.
+def open_images(texts: Sequence[str], request: QueryRequest) -> Queries:
+    """Find the images that `texts` name and the model, and decode none yet.
 
-    Raises UsageError, InputError.
+    Texts are files, folders, lists, or `-` for standard input. Raises UsageError, InputError.
     """
     device = devices.choose(request.device)
     devices.set_threads(request.threads)
@@ -59,20 +68,28 @@ def embed_queries(texts: Sequence[str], request: QueryRequest) -> Queries:
     )
     spec = source.model.spec
     precision = devices.precision(request.precision, device, training=False)
-    images = Images(manifest, spec, plain_view(spec), seed=0)
     workers = default_workers() if request.workers is None else request.workers
-    vectors = matrix(
+    vectors = partial(
+        matrix,
         source.model.to(device),
-        images,
+        Images(manifest, spec, plain_view(spec), seed=0),
         batch_size=request.batch_size,
         workers=min(workers, len(manifest) // request.batch_size),
         device=device,
         precision=precision,
     )
     digest = manifest.digest()
-    found = Embeddings(
+    given = tuple((_as_option(option), path, of) for option, path, of in source.inputs)
+    inputs = (*history.list_inputs("queries", texts, digest), *given)
+    settings = {"batch_size": request.batch_size, "precision": precision, **source.settings}
+    return Queries(_declared(manifest, source, digest), inputs, settings, vectors)
+
+
+def _declared(manifest: Manifest, source: Source, digest: str) -> Embeddings:
+    spec = source.model.spec
+    return Embeddings(
         manifest.names,
-        vectors,
+        np.broadcast_to(np.float32(0), (len(manifest), spec.dim)),
         manifest.labels,
         manifest.label_names,
         metric=spec.metric,
@@ -84,10 +101,6 @@ def embed_queries(texts: Sequence[str], request: QueryRequest) -> Queries:
         history=source.history,
         digest=digest,
     )
-    given = tuple((_as_option(option), path, of) for option, path, of in source.inputs)
-    inputs = (*history.list_inputs("queries", texts, digest), *given)
-    settings = {"batch_size": request.batch_size, "precision": precision, **source.settings}
-    return Queries(found, inputs, settings)
 
 
 def _as_option(name: str) -> str:

@@ -130,9 +130,7 @@ def search_index(
 
     Raises InputError where the two do not fit.
     """
-    empty = np.broadcast_to(np.float32(0), (len(about), about.dim))
-    gallery = Embeddings(about.names, empty, metric=about.metric, space=about.space)
-    check_comparable(queries, gallery, any_model=any_model)
+    check_comparable(queries, stand_in(about), any_model=any_model)
     index = load(about)
     vectors = prepare(np.asarray(queries.vectors, np.float32), about.metric)
     if not np.isfinite(vectors).all():
@@ -142,6 +140,12 @@ def search_index(
     if about.metric == "euclidean":
         scores = -np.sqrt(np.maximum(scores, 0.0))
     return Hits.of(queries.names, about.names, rows, scores.astype(np.float64))
+
+
+def stand_in(about: SearchIndex) -> Embeddings:
+    """The rows of an index with zeros for vectors, to be compared with queries by what is known."""
+    empty = np.broadcast_to(np.float32(0), (len(about), about.dim))
+    return Embeddings(about.names, empty, metric=about.metric, space=about.space)
 
 
 def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:

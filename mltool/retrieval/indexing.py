@@ -1,6 +1,7 @@
 """`mltool index` and `mltool search` as library calls: files in, one file or hits out."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,14 @@ from mltool.errors import InputError, UsageError
 from mltool.files import atomic, embeddings, safe_h5, search_index, shards
 from mltool.files import hits as hit_files
 from mltool.files.embeddings import Embeddings
-from mltool.files.history import History, extend, merge, record
+from mltool.files.history import extend, merge, record
 from mltool.files.hits import Hits
+from mltool.files.search_index import SearchIndex
 from mltool.files.stacked import release
 from mltool.options import parse_size
-from mltool.retrieval.index import build
+from mltool.retrieval._joining import check_comparable
+from mltool.retrieval._products import available
+from mltool.retrieval.index import build, stand_in
 from mltool.retrieval.index import search_index as search_by_index
 from mltool.retrieval.knn import Resources
 from mltool.retrieval.search import search
@@ -90,8 +94,51 @@ def open_queries(texts: Sequence[str]) -> Embeddings:
     return shards.open_many(paths)
 
 
+@dataclass(frozen=True, eq=False)
+class Database:
+    """What is searched, opened; made by `open_database`."""
+
+    request: SearchRequest
+    content: SearchIndex | Embeddings
+    resources: Resources
+
+    def refuse_unfit(self, declared: Embeddings) -> None:
+        """Raise InputError unless queries that are not embedded yet will fit.
+
+        Of `declared` the number, dimension, metric and models count, but no vector.
+        """
+        content = self.content
+        gallery = stand_in(content) if isinstance(content, SearchIndex) else content
+        check_comparable(declared, gallery, any_model=self.request.any_model)
+
+
+def open_database(request: SearchRequest, *, images: bool = False) -> Database:
+    """Open what is searched, and check every option that needs no query.
+
+    With `images` the queries are images. Raises UsageError, InputError, ResourceError.
+    """
+    if request.k < 1:
+        raise UsageError(f"-k {request.k}: ask for 1 hit or more")
+    if request.min_score is not None and math.isnan(request.min_score):
+        raise UsageError("--min-score nan: give a number")
+    if request.output is not None:
+        atomic.check_writable(request.output)
+        texts = [request.db] if images else [request.db, *request.queries]
+        given = [path for text in texts for path in shards.expand(text)]
+        atomic.refuse_inputs(request.output, given)
+    resources = Resources(
+        max_memory=parse_size(request.max_memory),
+        device="cpu" if request.device == "auto" else request.device,
+        threads=request.threads,
+    )
+    if search_index.is_index(request.db):
+        return Database(request, search_index.read(request.db), resources)
+    available(resources.device)
+    return Database(request, shards.open_many(shards.expand(request.db)), resources)
+
+
 def run_search(
-    request: SearchRequest,
+    database: Database,
     queries: Embeddings,
     *,
     inputs: Sequence[tuple[str, str, str]] | None = None,
@@ -100,17 +147,12 @@ def run_search(
     """Search for `queries`, and write the hits if a file was asked for.
 
     Images were made queries of by `inputs` (option, path, digest) with the settings `model`.
-    Raises UsageError, InputError, ResourceError.
+    Raises InputError, ResourceError.
     """
-    if request.k < 1:
-        raise UsageError(f"-k {request.k}: ask for 1 hit or more")
-    if request.output is not None:
-        atomic.check_writable(request.output)
-        texts = [request.db, *request.queries] if inputs is None else [request.db]
-        given = [path for text in texts for path in shards.expand(text)]
-        atomic.refuse_inputs(request.output, given)
+    request, content = database.request, database.content
     with shards.naming_files([request.db, *(request.queries if inputs is None else ())]):
-        found, history, digest = _search(request, queries)
+        # images were compared with the database before they were embedded
+        found = _search(database, queries, any_model=request.any_model or inputs is not None)
     if request.min_score is not None:
         found = found.at_least(request.min_score)
     if request.output is not None:
@@ -119,35 +161,26 @@ def run_search(
         settings = ("k", "min_score", "skip_self", "any_model")
         step = record(
             "search",
-            inputs=[("db", request.db, digest), *inputs],
+            inputs=[("db", request.db, content.digest), *inputs],
             settings={key: getattr(request, key) for key in settings} | dict(model or {}),
             counts={"queries": len(queries), "hits": int(np.count_nonzero(found.names != b""))},
         )
-        hit_files.write(request.output, found, extend(history, queries.history, record=step))
+        history = extend(content.history, queries.history, record=step)
+        hit_files.write(request.output, found, history)
     return found
 
 
-def _search(request: SearchRequest, queries: Embeddings) -> tuple[Hits, History, str]:
-    """(hits, history of the database, its digest)."""
-    keep_self, any_model = not request.skip_self, request.any_model
-    if search_index.is_index(request.db):
-        about = search_index.read(request.db)
-        found = search_by_index(
-            queries, about, k=min(request.k, len(about)), keep_self=keep_self, any_model=any_model
-        )
-        return found, about.history, about.digest
-    resources = Resources(
-        max_memory=parse_size(request.max_memory),
-        device="cpu" if request.device == "auto" else request.device,
-        threads=request.threads,
-    )
-    gallery = shards.open_many(shards.expand(request.db))
-    found = search(
+def _search(database: Database, queries: Embeddings, *, any_model: bool) -> Hits:
+    request, content = database.request, database.content
+    keep_self = not request.skip_self
+    k = min(request.k, len(content))  # asking for all must not take memory for more
+    if isinstance(content, SearchIndex):
+        return search_by_index(queries, content, k=k, keep_self=keep_self, any_model=any_model)
+    return search(
         queries,
-        gallery,
-        k=min(request.k, len(gallery)),  # asking for all must not take memory for more
+        content,
+        k=k,
         keep_self=keep_self,
         any_model=any_model,
-        resources=resources,
+        resources=database.resources,
     )
-    return found, gallery.history, gallery.digest

@@ -179,3 +179,26 @@ def test_images_of_another_model_are_refused(call, files, model, photos):
     assert "say --any-model" in refused.stderr
     call("search", files / "sixteen.h5", photo, "--model", model, "-j", 0, "--any-model")
     call("search", files / "sixteen.h5", "nothing.jpg", "--model", model, status=5)
+
+
+@pytest.mark.parametrize(
+    ("db", "words", "status"),
+    [
+        ("gallery.h5", ["-k", 0], 2),
+        ("sixteen.h5", ["--min-score", "nan"], 2),
+        ("sixteen.h5", ["--device", "cuda:99"], 2),
+        ("sixteen.h5", ["-o", "/nowhere/x.h5"], 6),
+        ("sixteen.h5", [], 5),
+        ("gallery.h5", ["--any-model"], 5),
+        ("nothing.h5", [], 5),
+    ],
+)
+def test_no_image_is_decoded_before_a_refusal(
+    call, files, model, photos, monkeypatch, db, words, status
+):
+    decoded = []
+    monkeypatch.setattr("mltool.engine.data.Images.__getitems__", decoded.append, raising=False)
+    monkeypatch.setattr("mltool.engine.querying.matrix", lambda *_, **__: decoded.append(1))
+    photo = photos / "class0" / "0.jpg"
+    call("search", files / db, photo, "--model", model, "-j", 0, *words, status=status)
+    assert not decoded
