@@ -7,7 +7,8 @@
 # The source is trained by proxy-anchor as in the paper, but on digits and Omniglot by supcon: proxies
 # learn little in few epochs from scratch. `alone` is the target trained like that, without a source.
 # The source runs online and sees the two views of each image that the target sees. All networks see
-# as many images, but the small ones, which start from nothing, TRANSFER_LONGER times as many. A row
+# as many images, but the small ones, which start from nothing, TRANSFER_LONGER times as many. On
+# Caltech-101 reduction is from 1280 to 64, and compression the same network at 48 px. A row
 # is SETTING/LOSS; targets of relaxed contrastive, RKD, PKT and DarkRank are compared by Euclidean
 # distance, as published, those beside another loss by cosine. Seeds 0, 1, 2 of the source and of
 # TRANSFER_BEST, seed 0 of the others. One line per finished run in results/transfer_*.jsonl; runs
@@ -42,7 +43,9 @@ TRANSFER_PASSES ?= 2
 # small networks start from nothing, and are quick
 TRANSFER_LONGER ?= 2
 TRANSFER_VIEWS ?= --views 2 --images-per-class 2 --batch-size 128
-TRANSFER_DIMS ?= 128 16 32
+TRANSFER_WHOLE ?= --dim 128
+TRANSFER_LESS ?= --dim 16
+TRANSFER_SMALL_DIM ?= --dim 32
 TRANSFER_NEGATIVES ?= 1024
 TRANSFER_TEST ?=
 TRANSFER_METRICS ?= precision@1,map@r
@@ -59,8 +62,8 @@ define TRANSFER_LOOP
 mkdir -p $(TRANSFER)
 table=$(TRANSFER_TABLES)/transfer_$(1).jsonl
 declare -A words=($(foreach row,$(TRANSFER_ROWS),[$(row)]="$(TRANSFER_WORDS_$(row))"))
-declare -A network=([self]="$(4) --dim $(word 1,$(TRANSFER_DIMS))" \
-  [reduction]="$(4) --dim $(word 2,$(TRANSFER_DIMS))" [compression]="$(5) --dim $(word 3,$(TRANSFER_DIMS))")
+declare -A network=([self]="$(4) $(TRANSFER_WHOLE)" \
+  [reduction]="$(4) $(TRANSFER_LESS)" [compression]="$(5) $(TRANSFER_SMALL_DIM)")
 learned() {  # row, seed, command and its words: train, embed, test
   local base="$(TRANSFER)/$(1)-$${1/\//-}-$$2" seed=$$2 start=$$(date +%s)
   $(RECORD) --done $$table "run=$$1" seed=$$2 && [[ $$1 != source || -f $$base.safetensors ]] && return
@@ -80,7 +83,7 @@ taught() {  # setting, row, seed
   learned $$1/$$2 $$3 "$${words_of[0]}" $(2) $${network[$$1]} "$${words_of[@]:1}"
 }
 for seed in $(TRANSFER_SEEDS); do
-  learned source $$seed train $(2) $(4) --dim $(word 1,$(TRANSFER_DIMS)) --loss $(TRANSFER_LOSS) $(TRANSFER_SOURCE) --epochs $(TRANSFER_PASSES)
+  learned source $$seed train $(2) $(4) $(TRANSFER_WHOLE) --loss $(TRANSFER_LOSS) $(TRANSFER_SOURCE) --epochs $(TRANSFER_PASSES)
   for setting in $(TRANSFER_SETTINGS); do
     for row in $(TRANSFER_BEST); do taught $$setting $$row $$seed; done
   done
@@ -97,6 +100,11 @@ TRANSFER_SMALL := --arch resnet10t --augment affine --lr 3e-3
 TRANSFER_SMALLER := --arch test_resnet --augment affine --lr 3e-3
 embedding-transfer-digits embedding-transfer-omniglot: TRANSFER_LOSS := supcon
 embedding-transfer-caltech101: TRANSFER_LOSS := proxy-anchor
+# pretrained features need no new layer; there is no smaller pretrained network, so it sees less
+embedding-transfer-caltech101: TRANSFER_WHOLE := --projection none
+embedding-transfer-caltech101: TRANSFER_LESS := --dim 64
+embedding-transfer-caltech101: TRANSFER_SMALL_DIM := --projection none --image-size 48 --resize 55
+embedding-transfer-caltech101: TRANSFER_LONGER := 1
 embedding-transfer-digits: $(VENV)/installed
 	$(call TRANSFER_LOOP,digits,digits:train --image-size 32 --resize 32,digits:test,$(TRANSFER_SMALL),$(TRANSFER_SMALLER))
 
@@ -108,7 +116,8 @@ embedding-transfer-caltech101: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/caltech101 is needed" >&2; exit 2; }
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call TRANSFER_LOOP,caltech101,$(DATA) --classes 0-49 --image-size 64 --resize 73,$(DATA) --classes 50-99,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --freeze-bn,--arch test_resnet --lr 3e-3)
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn,\
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn)
 
 .PHONY: embedding-transfer-cub200 embedding-transfer-cars196 embedding-transfer-sop
 TRANSFER_PAPER := embedding-transfer-cub200 embedding-transfer-cars196 embedding-transfer-sop
@@ -118,7 +127,9 @@ $(TRANSFER_PAPER): TRANSFER_EPOCHS := 90
 $(TRANSFER_PAPER): TRANSFER_PASSES := 60
 $(TRANSFER_PAPER): TRANSFER_LONGER := 1
 $(TRANSFER_PAPER): TRANSFER_VIEWS := --views 2 --images-per-class 2 --batch-size 180
-$(TRANSFER_PAPER): TRANSFER_DIMS := 512 64 128
+$(TRANSFER_PAPER): TRANSFER_WHOLE := --dim 512
+$(TRANSFER_PAPER): TRANSFER_LESS := --dim 64
+$(TRANSFER_PAPER): TRANSFER_SMALL_DIM := --dim 128
 $(TRANSFER_PAPER): TRANSFER_NEGATIVES := 4096
 $(TRANSFER_PAPER): TRANSFER_METRICS := recall@1,recall@2,recall@4
 embedding-transfer-sop: TRANSFER_EPOCHS := 150
