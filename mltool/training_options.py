@@ -49,7 +49,11 @@ Augment = Annotated[
 
 Mining = Annotated[
     Literal["hard", "random", "none"],
-    typer.Option("--mining", help="Tuples of anchor, positive, negatives, anew every epoch."),
+    typer.Option(
+        "--mining",
+        help="Tuples of anchor, positive, negatives, anew every epoch; in distill by a teacher of "
+        "embeddings.",
+    ),
 ]
 Pairs = Annotated[
     str | None,
@@ -61,10 +65,16 @@ Pairs = Annotated[
     ),
 ]
 Pool = Annotated[
-    int, typer.Option("--pool", help="Images of an epoch that negatives are mined from.")
+    int | None,
+    typer.Option(
+        "--pool",
+        help="Images of an epoch that negatives are mined from.  [default: 20000]",
+    ),
 ]
-Queries = Annotated[int, typer.Option("--queries", help="Tuples of an epoch.")]
-Negatives = Annotated[int, typer.Option("--negatives", help="Of a tuple.")]
+Queries = Annotated[
+    int | None, typer.Option("--queries", help="Tuples of an epoch.  [default: 2000]")
+]
+Negatives = Annotated[int | None, typer.Option("--negatives", help="Of a tuple.  [default: 5]")]
 
 # optimisation
 

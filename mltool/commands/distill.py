@@ -132,9 +132,9 @@ def distill(
     ] = None,
     mining: Mining = "none",
     pairs: Pairs = None,
-    pool: Pool = 20000,
-    queries: Queries = 2000,
-    negatives: Negatives = 5,
+    pool: Pool = None,
+    queries: Queries = None,
+    negatives: Negatives = None,
     views: Annotated[
         int, typer.Option("--views", help="How often an image stands in a batch.")
     ] = 1,
@@ -190,6 +190,7 @@ def distill(
     """Train a student that embeds as its teacher does."""
     given = dict(locals())
     from mltool.engine.distillation import run
-    from mltool.engine.request import DistillRequest, RunRequest, taken
+    from mltool.engine.request import DistillRequest, RunRequest, TuplesRequest, taken
 
-    run(DistillRequest(run=taken(RunRequest, given), **given))
+    common, tuples = taken(RunRequest, given), taken(TuplesRequest, given)
+    run(DistillRequest(run=common, tuples=tuples, **given))

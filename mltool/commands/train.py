@@ -116,9 +116,9 @@ def train(
     small_classes: SmallClasses = "resample",
     mining: Mining = "none",
     pairs: Pairs = None,
-    pool: Pool = 20000,
-    queries: Queries = 2000,
-    negatives: Negatives = 5,
+    pool: Pool = None,
+    queries: Queries = None,
+    negatives: Negatives = None,
     epochs: Epochs = 20,
     lr: Lr = 1e-3,
     lr_backbone: LrBackbone = None,
@@ -160,7 +160,8 @@ def train(
 ) -> None:
     """Train an embedding on labelled images."""
     given = dict(locals())
-    from mltool.engine.request import RunRequest, TrainRequest, taken
+    from mltool.engine.request import RunRequest, TrainRequest, TuplesRequest, taken
     from mltool.engine.supervised import run
 
-    run(TrainRequest(run=taken(RunRequest, given), **given))
+    common, tuples = taken(RunRequest, given), taken(TuplesRequest, given)
+    run(TrainRequest(run=common, tuples=tuples, **given))

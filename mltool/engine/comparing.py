@@ -13,8 +13,6 @@ from mltool.engine.terms import Side, Term, pairs_of, resolved, split_weight, we
 from mltool.errors import UsageError
 from mltool.losses import Pairs, of_labels
 
-POSITIVES = ("class", "class+self", "self")
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -57,8 +55,8 @@ class Compared(nn.Module):
     """A pair loss with the student's vectors as anchors, and its teacher's as candidates.
 
     With `symmetric` the candidates are the student's own; with `mined` they come in tuples. Losses
-    with proxies, and those that take vectors, see the student alone. `positives` is one of
-    POSITIVES, unless a preset has its own. Raises UsageError for what cannot be compared.
+    with proxies, and those that take vectors, see the student alone. `positives` is class,
+    class+self or self, unless a preset has its own. Raises UsageError for what cannot be compared.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from mltool.engine import comparing, matching, mining, planning, training
 from mltool.engine.comparing import Compared
 from mltool.engine.data import Images, plain_view
 from mltool.engine.listening import Listener
-from mltool.engine.mining import Mining, MiningSettings, Tuples
+from mltool.engine.mining import Mining, Tuples
 from mltool.engine.objectives.distill import Distilled
 from mltool.engine.request import DistillRequest
 from mltool.engine.samplers import Neighborhoods, Sampler, Shuffled, Views
@@ -143,9 +143,9 @@ def _check_views(request: DistillRequest, teacher: CachedTeacher, model: Embedde
 
 
 def _tuples(request: DistillRequest, manifest: Manifest) -> Tuples | None:
-    if request.mining == "none":
+    settings = request.tuples.settings()
+    if settings is None:
         return None
-    settings = MiningSettings(request.mining, request.pool, request.queries, request.negatives)
     return Tuples(manifest.labels, settings, seed=request.run.seed, pairs=manifest.pairs)
 
 
@@ -270,10 +270,9 @@ def _history(
     held_out: Validation | None,
     precision: str,
 ) -> history.History:
-    apart = {"run", "teacher", "teacher_weights"}
-    if request.mining == "none":
-        apart |= {"pool", "queries", "negatives"}
+    apart = {"run", "tuples", "teacher", "teacher_weights"}
     settings = {key: value for key, value in vars(request).items() if key not in apart} | {
+        **request.tuples.recorded(),
         "loss": [
             resolved("transfers", text) if is_transfer(text) else comparing.written(text)
             for text in request.run.loss

@@ -26,7 +26,7 @@ def of_maps(request: DistillRequest) -> str | None:
 
 
 def needs_labels(request: DistillRequest) -> bool:
-    return request.mining != "none" or any(
+    return request.tuples.mining != "none" or any(
         not is_transfer(text)
         and comparing.needs_labels(text, request.positives, symmetric=request.symmetric)
         for text in request.run.loss
@@ -52,7 +52,9 @@ def stages_of(request: DistillRequest) -> int | None:
 def teacher_of(request: DistillRequest, device: torch.device) -> CachedTeacher | OnlineTeacher:
     """The teacher. Raises UsageError where the losses or the batches need another kind of it."""
     transfers = any(map(is_transfer, request.run.loss))
-    if not (transfers or is_asymmetric(request) or request.mining == "hard" or request.neighbors):
+    if not (
+        transfers or is_asymmetric(request) or request.tuples.mining == "hard" or request.neighbors
+    ):
         raise UsageError("nothing is learned from the teacher like this; use `mltool train`")
     stages = stages_of(request)
     if not os.path.exists(request.teacher) and timm.is_model(request.teacher):
@@ -66,7 +68,7 @@ def teacher_of(request: DistillRequest, device: torch.device) -> CachedTeacher |
                 "the network itself; name the checkpoint"
             )
         return CachedTeacher(request.teacher)
-    if request.mining != "none" or request.neighbors is not None:
+    if request.tuples.mining != "none" or request.neighbors is not None:
         raise UsageError(
             "--mining and --neighbors need the teacher's vectors of all images; embed them, and "
             "name that file as --teacher"

@@ -30,9 +30,9 @@ class MiningSettings:
     """How negatives are chosen, from how many images, for how many anchors."""
 
     kind: str  # hard or random
-    pool: int
-    queries: int
-    negatives: int
+    pool: int = 20000
+    queries: int = 2000
+    negatives: int = 5
 
 
 class Tuples(nn.Module):

@@ -137,7 +137,19 @@ def _split(record: object) -> tuple[object, object]:
         return record, None
     settings = dict(record["settings"])
     changeable = {key: settings.pop(key, None) for key in CHANGEABLE}
-    return record | {"settings": settings}, changeable
+    return record | {"settings": settings, "inputs": _by_option(record.get("inputs"))}, changeable
+
+
+def _by_option(inputs: object) -> object:
+    """The inputs of a record such that a message can say which one is another."""
+    if not isinstance(inputs, list):
+        return inputs
+    named: dict[str, str] = {}
+    for item in inputs:
+        option, short = str(item.get("option")), str(item.get("digest"))[:12]
+        before = f"{named[option]}, " if option in named else ""
+        named[option] = f"{before}{item.get('name')} {short}"
+    return named
 
 
 def _section(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from mltool import components
 from mltool.engine import comparing, transferring
 from mltool.engine.comparing import PRESETS
+from mltool.engine.mining import MiningSettings
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.engine.terms import split_weight
 from mltool.engine.transferring import is_transfer
@@ -80,12 +81,49 @@ class RunRequest:
         if self.patience is not None and self.val is None:
             raise UsageError("--patience needs --val: without it nothing says when to stop")
 
-    def check_pairs(self, mining: str) -> None:
-        """Refuse declared pairs that nothing would use. Raises UsageError."""
-        if self.pairs is not None and mining == "none":
+    def refuse_batches(self, chooser: str) -> None:
+        """Refuse P x K where something else chooses the batches. Raises UsageError."""
+        if self.classes_per_batch or self.images_per_class:
             raise UsageError(
-                "--pairs needs --mining hard or random: P x K batches know classes only"
+                f"{chooser} chooses the batches; leave out --classes-per-batch and "
+                "--images-per-class"
             )
+
+
+@dataclass(frozen=True)
+class TuplesRequest:
+    """The options that say whether tuples are mined, and how."""
+
+    mining: str
+    pool: int | None
+    queries: int | None
+    negatives: int | None
+
+    def check(self, run: RunRequest) -> None:
+        """Refuse what would be ignored. Raises UsageError."""
+        if self.mining != "none":
+            run.refuse_batches("--mining")
+            return
+        given = {"--pairs": run.pairs} | {f"--{key}": value for key, value in self._given().items()}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} needs --mining hard or random: other batches have no tuples"
+                )
+
+    def settings(self) -> MiningSettings | None:
+        """How tuples are mined, None = not at all."""
+        return MiningSettings(self.mining, **self._given()) if self.mining != "none" else None
+
+    def recorded(self) -> dict[str, object]:
+        """The same for a history."""
+        settings = self.settings()
+        how = vars(settings) if settings is not None else {"kind": "none"}
+        return {"mining" if key == "kind" else key: value for key, value in how.items()}
+
+    def _given(self) -> dict[str, int]:
+        numbers = {"pool": self.pool, "queries": self.queries, "negatives": self.negatives}
+        return {key: value for key, value in numbers.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -93,15 +131,12 @@ class TrainRequest:
     """The options of `mltool train`."""
 
     run: RunRequest
+    tuples: TuplesRequest
     miner: str | None
     mixup: str | None
     memory: int | None
     memory_weight: float
     memory_start: int | None
-    mining: str
-    pool: int
-    queries: int
-    negatives: int
 
     def check(self) -> None:
         """Refuse what can be refused before any work. Raises UsageError."""
@@ -112,10 +147,10 @@ class TrainRequest:
         if self.mixup is not None:
             components.load("mixups", self.mixup)()
         self.run.check()
-        self.run.check_pairs(self.mining)
+        self.tuples.check(self.run)
         if self.memory is None and self.memory_start is not None:
             raise UsageError("--memory-start needs --memory N: there is nothing to start")
-        if self.mining != "none" and (self.miner or self.memory or self.mixup):
+        if self.tuples.mining != "none" and (self.miner or self.memory or self.mixup):
             raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
 
 
@@ -124,6 +159,7 @@ class DistillRequest:
     """The options of `mltool distill`."""
 
     run: RunRequest
+    tuples: TuplesRequest
     teacher: str
     teacher_weights: str | None
     positives: str
@@ -132,31 +168,24 @@ class DistillRequest:
     stages: int | None
     views: int
     neighbors: int | None
-    mining: str
-    pool: int
-    queries: int
-    negatives: int
 
     def check(self) -> None:
         """Refuse what can be refused before any work. Raises UsageError."""
         for text in self.run.loss:
             _check_loss(text)
         self.run.check()
-        self.run.check_pairs(self.mining)
-        if self.neighbors is not None and self.mining != "none":
+        self.tuples.check(self.run)
+        if self.neighbors is not None and self.tuples.mining != "none":
             raise UsageError("--neighbors and --mining both choose the batches; leave one out")
-        if self.views > 1 and self.mining != "none":
+        if self.views > 1 and self.tuples.mining != "none":
             raise UsageError("--views and --mining both choose the batches; leave one out")
-        if self.mining != "none" and not any(map(self._uses_tuples, self.run.loss)):
+        if self.tuples.mining != "none" and not any(map(self._uses_tuples, self.run.loss)):
             raise UsageError(
                 "no --loss has a use for the negatives of --mining; add one with pairs, such as "
                 "contrastive+, or leave out --mining"
             )
-        if self.neighbors is not None and (self.run.classes_per_batch or self.run.images_per_class):
-            raise UsageError(
-                "--neighbors chooses the batches; leave out --classes-per-batch and "
-                "--images-per-class"
-            )
+        if self.neighbors is not None:
+            self.run.refuse_batches("--neighbors")
         if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in self.run.loss):
             raise UsageError(
                 f"--positives {self.positives} is overridden by this --loss, which has its own; "

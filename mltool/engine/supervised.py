@@ -57,10 +57,11 @@ def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: to
     images = Images(manifest, model.spec, augmentation, seed=common.seed, cache=keep)
     mined: Mining | None = None
     sampler: Sampler
-    if request.mining == "none":
+    settings = request.tuples.settings()
+    if settings is None:
         sampler, objective = _balanced(request, model, manifest)
     else:
-        mined, sampler, objective = _mined(request, model, manifest, images)
+        mined, sampler, objective = _mined(request, settings, model, manifest, images)
     loop = planning.loop_settings(common, device)
     held_out = planning.validation(common, model, device)
     plan = Plan(
@@ -104,12 +105,15 @@ def _balanced(
 
 
 def _mined(
-    request: TrainRequest, model: Embedder, manifest: Manifest, images: Images
+    request: TrainRequest,
+    settings: MiningSettings,
+    model: Embedder,
+    manifest: Manifest,
+    images: Images,
 ) -> tuple[Mining, TupleBatches, nn.Module]:
     """Batches of tuples mined by the model itself, each anchor compared within its own."""
     common = request.run
     planning.refuse_unequal(common, model, maps=None)
-    settings = MiningSettings(request.mining, request.pool, request.queries, request.negatives)
     tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
     ranks = distributed.world()
     sampler = mining.batches(tuples, size=common.batch_size * ranks, whole=True, processes=ranks)
@@ -147,12 +151,13 @@ def _history(
     sampler: Sampler,
     precision: str,
 ) -> history.History:
-    apart = {"run", "pool", "queries", "negatives"} if request.mining == "none" else {"run"}
     batch: dict[str, int] = {}
     if isinstance(sampler, ClassBalanced):
         batch["classes_per_batch"] = sampler.classes_per_batch
         batch["images_per_class"] = sampler.images_per_class
-    settings = {key: value for key, value in vars(request).items() if key not in apart} | {
+    own = {key: value for key, value in vars(request).items() if key not in {"run", "tuples"}}
+    settings = own | {
+        **request.tuples.recorded(),
         "loss": [terms.resolved("losses", text) for text in request.run.loss],
         "miner": components.resolved("miners", request.miner) if request.miner else None,
         "mixup": components.resolved("mixups", request.mixup) if request.mixup else None,

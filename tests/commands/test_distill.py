@@ -142,6 +142,8 @@ def test_bad_input(tmp_path: Path, photos: Path, teacher: dict[str, Path], call:
         (["-t", teacher["views"], "--augment", "center"], 2, "--augment crop"),
         (["-t", teacher["vectors"], "--dim", 8], 2, "16-d"),
         (["-t", teacher["vectors"], "--queries", 0], 2, "1 or more"),
+        (["-t", teacher["vectors"], "--negatives", 3], 2, "--negatives needs --mining"),
+        (["-t", teacher["vectors"], "--mining", "hard", "--images-per-class", 2], 2, "--mining ch"),
         (["-t", "timm:resnet51"], 2, "did you mean"),
         ([], 2, "--teacher"),
     ):
@@ -158,6 +160,10 @@ def test_train_with_mined_tuples(tmp_path: Path, photos: Path, call: Call) -> No
     words = ("train", photos, *TINY, *SHORT, "--dim", 8, "--mining", "hard", "-o", out)
     done = call(*words, "--negatives", 3, "--loss", "contrastive:margin=0.7,form=squared")
     assert "4 x 5 images" in done.stderr
-    done = call(*words, "--miner", "hard", status=2)
-    assert "--miner" in done.stderr
+    for more, message in (
+        (["--miner", "hard"], "--miner"),
+        (["--classes-per-batch", 4], "--mining chooses the batches"),
+        (["--mining", "none", "--pool", 9], "--pool needs --mining"),
+    ):
+        assert message in call(*words, *more, status=2).stderr
     call("embed", out, photos, "-o", tmp_path / "x.h5")

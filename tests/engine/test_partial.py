@@ -158,3 +158,16 @@ def test_saving_is_atomic_and_leaves_no_temporary(output: Path, tmp_path: Path) 
         f"{output.name}.jsonl",
     }
     assert checkpoint.to_arrays({"a": torch.zeros(2)}, "x.").keys() == {"x.a"}
+
+
+def test_the_input_that_differs_is_named(output: Path, monkeypatch) -> None:
+    real = partial.restore
+
+    def fed(path, run, identity, *, digest: str, **given):
+        inputs = [{"option": "--teacher", "name": "t.h5", "digest": digest}]
+        record = identity.record | {"inputs": [*identity.record["inputs"], *inputs]}
+        return real(path, run, dataclasses.replace(identity, record=record), **given)
+
+    monkeypatch.setattr(partial, "restore", lambda *a, **k: fed(*a, digest="c0ffee" * 10, **k))
+    with pytest.raises(InputError, match=r"\(inputs\.--teacher: null -> \"t.h5 c0ffeec0ffee\"\)"):
+        resume(output)
