@@ -9,7 +9,8 @@ import numpy as np
 from mltool.datasets import _official
 from mltool.errors import InputError
 from mltool.files import pickles
-from mltool.files.manifest import Manifest, Strings, check_unique, number_labels
+from mltool.files.labels import number_labels
+from mltool.files.manifest import Manifest, Strings, check_unique
 from mltool.files.names import printable
 
 COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs

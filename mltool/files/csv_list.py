@@ -12,7 +12,8 @@ from mltool.errors import InputError
 from mltool.files import atomic, locations
 from mltool.files._columns import from_text, to_text
 from mltool.files.history import Record, write_sidecar
-from mltool.files.manifest import BLOCK, Manifest, Strings, check_unique, number_labels
+from mltool.files.labels import number_labels
+from mltool.files.manifest import BLOCK, Manifest, Strings, check_unique
 from mltool.files.names import printable, utf8_name
 from mltool.files.opening import opened
 

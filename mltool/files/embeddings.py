@@ -17,7 +17,8 @@ from mltool.errors import InputError, NumericError
 from mltool.files import _frame, atomic, safe_h5
 from mltool.files._arrays import fixed, narrow, plain
 from mltool.files.history import History, from_h5, to_rows
-from mltool.files.manifest import check_unique, examples, number_labels
+from mltool.files.labels import number_labels
+from mltool.files.manifest import check_unique, examples
 from mltool.files.stacked import Stacked, release
 
 FORMAT = "mltool-embeddings"

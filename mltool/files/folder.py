@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import Manifest, Strings, check_unique, number_labels
+from mltool.files.labels import number_labels
+from mltool.files.manifest import Manifest, Strings, check_unique
 from mltool.files.names import printable, utf8_name
 from mltool.files.opening import unreadable
 

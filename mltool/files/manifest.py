@@ -6,7 +6,6 @@ workers share the arrays, whereas reference counts would copy a list of strings 
 
 import hashlib
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import fsdecode
@@ -198,22 +197,6 @@ class Manifest:
             unlabelled=len(self) - len(known),
             pairs=0 if self.pairs is None else len(self.pairs),
         )
-
-
-def number_labels(texts: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Label texts ['S', N] to (labels int64 [N], label names); an empty text is "unknown".
-
-    Classes are in text order, or by number where all are whole numbers, as users count them.
-    """
-    found, labels = np.unique(texts, return_inverse=True)
-    names = [name.decode() for name in found.tolist()]
-    if names and not names[0]:
-        names, labels = names[1:], labels - 1
-    if all(re.fullmatch(r"-?(0|[1-9][0-9]*)", name) for name in names):
-        order = sorted(range(len(names)), key=lambda row: int(names[row]))
-        rank = np.append(np.argsort(order), -1) if names else np.array([-1])
-        names, labels = [names[row] for row in order], rank[labels]
-    return labels.astype(np.int64), tuple(names)
 
 
 def check_unique(names: np.ndarray, source: str) -> None:

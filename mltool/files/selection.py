@@ -10,6 +10,7 @@ import numpy as np
 
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError
+from mltool.files.labels import join_labels
 from mltool.files.manifest import Manifest, Strings, examples, find
 from mltool.files.names import printable
 
@@ -33,18 +34,13 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
     """
     if len(manifests) == 1:
         return manifests[0]
-    label_names = tuple(dict.fromkeys(name for part in manifests for name in part.label_names))
-    number = {name: label for label, name in enumerate(label_names)}
-    labels = []
-    for part in manifests:
-        renumbered = np.array([*(number[name] for name in part.label_names), -1], np.int64)
-        labels.append(renumbered[part.labels])
+    labels, label_names = join_labels(manifests)
     roots = {part.root for part in manifests}
     columns = dict.fromkeys(key for part in manifests for key in part.columns)
     joined = Manifest(
         names=np.concatenate([part.names for part in manifests]),
         paths=Strings.join([part.paths for part in manifests]),
-        labels=np.concatenate(labels),
+        labels=labels,
         label_names=label_names,
         columns={key: _join_column(key, manifests) for key in columns},
         root=roots.pop() if len(roots) == 1 else "",

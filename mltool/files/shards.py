@@ -16,6 +16,7 @@ from mltool.errors import InputError, NotFiniteError
 from mltool.files import canonical, embeddings, search_index
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import merge
+from mltool.files.labels import join_labels
 from mltool.files.manifest import check_unique
 from mltool.files.stacked import Stacked
 
@@ -86,7 +87,7 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
         _check_match(paths[0], parts[0], path, part)
     names = np.concatenate([part.names for part in parts])
     check_unique(names, ", ".join(paths))
-    labels, label_names = _join_labels(paths, parts)
+    labels, label_names = join_labels(parts, paths)
     return Embeddings(
         names=names,
         vectors=cast(np.ndarray, Stacked([part.vectors for part in parts])),
@@ -116,29 +117,6 @@ def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) ->
                 f"{first} and {second} differ in {what} ({here} and {there}), so they cannot be "
                 "read as one; embed both with the same model"
             )
-
-
-def _join_labels(
-    paths: Sequence[str], parts: Sequence[Embeddings]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels [N] into one list of label names; a file without any label fits all others."""
-    labelled = [i for i, part in enumerate(parts) if (part.labels >= 0).any()]
-    named = [i for i in labelled if parts[i].label_names]
-    if named and len(named) < len(labelled):
-        bare = next(i for i in labelled if i not in named)
-        raise InputError(
-            f"{paths[named[0]]} has label names, but {paths[bare]} only numbers; embed both from "
-            "lists with labels"
-        )
-    label_names = tuple(dict.fromkeys(name for part in parts for name in part.label_names))
-    if not label_names:
-        return np.concatenate([part.labels for part in parts]), ()
-    number = {name: label for label, name in enumerate(label_names)}
-    joined = []
-    for part in parts:
-        table = np.array([*(number[name] for name in part.label_names), -1])  # -1 picks the last
-        joined.append(table[part.labels])
-    return np.concatenate(joined), label_names
 
 
 def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 """What two sets of embeddings have to do with each other: names, labels, models, roles."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from mltool.errors import InputError
 from mltool.files.embeddings import Embeddings
+from mltool.files.labels import join_labels
 from mltool.files.manifest import find
 from mltool.files.stacked import Stacked
 from mltool.retrieval._vectors import Side, sides
@@ -108,24 +108,3 @@ def codes(queries: Embeddings, gallery: Embeddings | None) -> tuple[np.ndarray, 
     known = np.unique(labels[labels >= 0])
     found = np.where(labels >= 0, np.searchsorted(known, labels), -1).astype(np.int32)
     return found[: len(queries)], found if gallery is None else found[len(queries) :]
-
-
-def join_labels(parts: Sequence[Embeddings]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels of all parts, one after the other, and their common label names.
-
-    A part without any label fits all others. Raises InputError where others mix texts and numbers.
-    """
-    labelled = [part for part in parts if (part.labels >= 0).any()]
-    named = [part for part in labelled if part.label_names]
-    if not named:
-        return np.concatenate([part.labels for part in parts]), ()
-    if len(named) < len(labelled):
-        raise InputError(
-            "some of the embeddings have label names, others only numbers; "
-            "embed all from lists with labels"
-        )
-    texts = tuple(dict.fromkeys(text for part in parts for text in part.label_names))
-    number = {text: label for label, text in enumerate(texts)}
-    tables = [np.array([*(number[text] for text in p.label_names), -1]) for p in parts]
-    joined = [table[part.labels] for table, part in zip(tables, parts, strict=True)]
-    return np.concatenate(joined), texts

@@ -14,12 +14,13 @@ import numpy as np
 from mltool.errors import InputError, NotFiniteError, UsageError
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
+from mltool.files.labels import join_labels
 from mltool.files.manifest import check_unique
 from mltool.files.search_index import SearchIndex
 from mltool.files.stacked import release
 from mltool.retrieval._blocks import blocks
 from mltool.retrieval._factory import TRAINED_PER_LIST, factory_of
-from mltool.retrieval._joining import check_comparable, join_labels, own_rows
+from mltool.retrieval._joining import check_comparable, own_rows
 from mltool.retrieval._tuning import search_faiss, tune
 
 if TYPE_CHECKING:

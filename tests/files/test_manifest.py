@@ -14,7 +14,6 @@ from mltool.files.manifest import (
     check_unique,
     examples,
     find,
-    number_labels,
 )
 
 RAW = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"x"))
@@ -108,27 +107,6 @@ def test_summary():
     assert str(listed(["a"], [0]).summary()) == "1 image, 1 class (1 to 1 each, median 1)"
     assert str(listed([], []).summary()) == "0 images"
     assert str(listed(["a"], [-1]).summary()) == "1 image, 1 without label"
-
-
-@pytest.mark.parametrize(
-    ("texts", "labels", "names"),
-    [
-        (["b", "a", "b"], [1, 0, 1], ("a", "b")),
-        (["10", "9", "-1", "10"], [2, 1, 0, 2], ("-1", "9", "10")),
-        (["10", "9", "x"], [0, 1, 2], ("10", "9", "x")),
-        (["10", "9", "09"], [1, 2, 0], ("09", "10", "9")),
-        (["", "b", "", "a"], [-1, 1, -1, 0], ("a", "b")),
-        (["", "3", "11"], [-1, 0, 1], ("3", "11")),
-        (["", ""], [-1, -1], ()),
-        (["é", "z"], [1, 0], ("z", "é")),
-        ([], [], ()),
-    ],
-)
-def test_number_labels(texts, labels, names):
-    found, found_names = number_labels(np.array([text.encode() for text in texts], "S"))
-    assert found.tolist() == labels
-    assert found.dtype == np.int64
-    assert found_names == names
 
 
 @settings(max_examples=50)

@@ -172,7 +172,7 @@ def test_labels_are_compared_by_text_where_they_have_one():
         vectors[30:], labels[30:], "g", label_names=[f"class {n}" for n in range(6)]
     )
     assert evaluate(queries, gallery).metrics == plain.metrics
-    with pytest.raises(InputError, match="have label names, others only numbers"):
+    with pytest.raises(InputError, match="have label names, but others only numbers"):
         evaluate(queries, embeddings(vectors[30:], labels[30:], "g"))
 
 

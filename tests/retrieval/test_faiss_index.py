@@ -165,8 +165,8 @@ def test_kinds_that_do_not_fit_are_refused(kind, message):
 
 
 def test_auto_goes_by_size():
-    assert factory_of("auto", 50_000, 512) == "Flat"
-    assert factory_of("auto", 1_000_000, 512) == "IVF4096,Flat"
+    assert factory_of("auto", 1_000_000, 512) == "Flat"
+    assert factory_of("auto", 1_000_001, 512) == "IVF4096,Flat"
     assert factory_of("auto", 20_000_000, 512).startswith("IVF")
     assert factory_of("auto", 20_000_000, 512).endswith("PQ64x8")
     assert factory_of("ivf", 30, 4) == "IVF1,Flat"

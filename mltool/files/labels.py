@@ -1,0 +1,60 @@
+"""Classes as numbers into a list of label names, and the lists of several parts as one."""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mltool.errors import InputError
+
+
+class Labelled(Protocol):
+    """What has labels [N] int64 into label_names, -1 = unknown."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def label_names(self) -> tuple[str, ...]: ...
+
+
+def number_labels(texts: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Label texts ['S', N] to (labels int64 [N], label names); an empty text is "unknown".
+
+    Classes are in text order, or by number where all are whole numbers, as users count them.
+    """
+    found, labels = np.unique(texts, return_inverse=True)
+    names = [name.decode() for name in found.tolist()]
+    if names and not names[0]:
+        names, labels = names[1:], labels - 1
+    if all(re.fullmatch(r"-?(0|[1-9][0-9]*)", name) for name in names):
+        order = sorted(range(len(names)), key=lambda row: int(names[row]))
+        rank = np.append(np.argsort(order), -1) if names else np.array([-1])
+        names, labels = [names[row] for row in order], rank[labels]
+    return labels.astype(np.int64), tuple(names)
+
+
+def join_labels(
+    parts: Sequence[Labelled], sources: Sequence[str] = ()
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of all parts, one after the other, and their common label names.
+
+    A part without any label fits all others. Raises InputError where others mix texts and bare
+    numbers; `sources` name the parts in it.
+    """
+    labelled = [i for i, part in enumerate(parts) if (part.labels >= 0).any()]
+    named = [i for i in labelled if parts[i].label_names]
+    if not named:
+        return np.concatenate([part.labels for part in parts]), ()
+    if len(named) < len(labelled):
+        bare = next(i for i in labelled if i not in named)
+        mixed = "some of the embeddings have label names, but others"
+        if sources:
+            mixed = f"{sources[named[0]]} has label names, but {sources[bare]}"
+        raise InputError(f"{mixed} only numbers; embed all from lists with labels")
+    texts = tuple(dict.fromkeys(text for part in parts for text in part.label_names))
+    number = {text: label for label, text in enumerate(texts)}
+    # -1 picks the last
+    tables = [np.array([*(number[text] for text in part.label_names), -1]) for part in parts]
+    joined = [table[part.labels] for table, part in zip(tables, parts, strict=True)]
+    return np.concatenate(joined), texts
