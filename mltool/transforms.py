@@ -37,7 +37,8 @@ def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear")
 def resize_longer(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
     """The whole image [3, H, W] with its longer side at most `size`, antialiased.
 
-    It is never enlarged, unless its longer side has less than 32 pixels.
+    It is never enlarged, unless its longer side has less than 32 pixels. A strip is cut to 16 times
+    its shorter side, or nothing of that would be left for a network.
     """
     image = _without_extremes(image)
     height, width = image.shape[-2:]
@@ -51,7 +52,7 @@ def resize_longer(image: Tensor, size: int, *, interpolation: str = "bilinear") 
 
 
 def _without_extremes(image: Tensor) -> Tensor:
-    """The middle of a strip: enlarged to the shorter side, a long one would fill the memory."""
+    """The middle of a strip: resized by its shorter side, a long one would fill the memory."""
     height, width = image.shape[-2:]
     longest = LONGEST_STRIP * min(height, width)
     if max(height, width) <= longest:

@@ -164,7 +164,8 @@ def _description(queries: Side, gallery: Side, precision: str, chosen: Plan) -> 
     once = ", each product once" if queries is gallery else ""
     return (
         f"comparing {len(queries):,} x {len(gallery):,} vectors of {gallery.dim} dimensions in "
-        f"{precision}{once}: at most {chosen.peak_bytes / 2**20:,.0f} MiB beside the vectors"
+        f"{precision}{once}: at most {chosen.peak_bytes / 2**20:,.0f} MiB beside vectors and "
+        "results"
     )
 
 
