@@ -5,7 +5,7 @@
 #   make -C recipes aml-caltech101 DATA=/path/to/caltech101 WEIGHTS=/path/to/mobilenetv2_100.safetensors
 # Digits and Omniglot: ResNet-10-T teaches timm's test_resnet, 13 times smaller, from scratch at 32 px,
 # background -> evaluation alphabets. Caltech-101: MobileNetV2 (ImageNet weights) at 112 px teaches
-# itself at 64 px, a third of the work, behind a new projection; first 50 classes -> last 50.
+# itself at 64 px, a third of the work; first 50 classes -> last 50.
 # `alone` is contrastive on mined tuples as published, `alone-batches` learns as the teacher did. Each row
 # is tested symmetrically (queries and gallery by the student) and asymmetrically (gallery by the
 # teacher). In every row as many images pass through the student: AML_EPOCHS times the training images
@@ -110,7 +110,7 @@ aml-caltech101: $(VENV)/installed
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call AML_LOOP,caltech101,$(DATA) --classes 0-49,$(DATA) --classes 50-99,\
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 112 --resize 128 --projection none --pooling avg --freeze-bn,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 --dim 1280 --pooling avg --freeze-bn)
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 --projection none --pooling avg --freeze-bn)
 
 define AML_SFM_LOOP
 mkdir -p $(AML)
@@ -146,7 +146,7 @@ done
 $(TABLE) $$table --metrics map_medium,map_hard
 endef
 
-AML_SFM = --keep-aspect --image-size 362 --augment whole:flip=false --freeze-bn \
+AML_SFM = --keep-aspect --image-size 362 --augment whole:flip=0 --freeze-bn \
   --optimizer adam --lr 1e-6 --lr-backbone 1e-6 --weight-decay 1e-6 --schedule constant
 AML_SFM_TEST = --image-size 1024
 AML_SFM_TEACHER = --arch resnet101 --weights timm --pooling gem --projection none
