@@ -84,7 +84,7 @@ for seed in $(AML_SEEDS); do
   for row in $(AML_BEST); do taught $$row $$seed; done
 done
 for row in $(AML_ROWS); do taught $$row $(firstword $(AML_SEEDS)); done
-$(TABLE) $$table
+$(TABLE) $$table --across symmetric asymmetric
 endef
 
 .PHONY: aml-digits aml-omniglot aml-caltech101

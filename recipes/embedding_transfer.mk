@@ -91,7 +91,7 @@ done
 for setting in $(TRANSFER_SETTINGS); do
   for row in $(TRANSFER_ROWS); do taught $$setting $$row $(firstword $(TRANSFER_SEEDS)); done
 done
-$(TABLE) $$table --metrics $(TRANSFER_METRICS)
+$(TABLE) $$table --metrics $(TRANSFER_METRICS) --across $(TRANSFER_SETTINGS)
 endef
 
 .PHONY: embedding-transfer-digits embedding-transfer-omniglot embedding-transfer-caltech101

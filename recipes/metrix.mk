@@ -66,7 +66,7 @@ for loss in $(METRIX_LOSSES); do
   best=$$($(TABLE) $(1) --best 99 | grep "^$$loss/" | sed -n 1p)
   for seed in $(METRIX_SEEDS); do run "$$best" $$seed; done
 done
-$(TABLE) $(1)
+$(TABLE) $(1) --across alone input feature embedding
 endef
 
 # $(1) benchmark, $(2) test data, $(3) metrics, $(4) schedule, $(5) batches, $(6) and $(7) the rates of

@@ -2,6 +2,9 @@
 
 python table.py results/losses_caltech101.jsonl
 python table.py results/losses_caltech101.jsonl --best 5     the names of the best rows, seed 0
+python table.py results/aml_omniglot.jsonl --across symmetric asymmetric
+    Markdown: rows as they came, one column of each metric for each of these parts of their names;
+    a row without such a part stands in the first
 """
 
 import argparse
@@ -22,9 +25,9 @@ def by_row(lines: Lines) -> dict[str, Lines]:
 
 
 def shown(values: list[float]) -> str:
-    """`54.5 +- 0.2` in percent; a single value without a spread."""
+    """`54.5 ± 0.2` in percent; a single value without a spread."""
     mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} +- {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def print_table(lines: Lines, metrics: list[str]) -> None:
@@ -41,6 +44,21 @@ def print_table(lines: Lines, metrics: list[str]) -> None:
         print(f"{name:{width}}  {len(rows[name]):>5}" + "".join(f"  {cell:>12}" for cell in cells))
 
 
+def print_across(lines: Lines, metrics: list[str], groups: list[str]) -> None:
+    """A Markdown table of rows that differ in one part of their name, side by side."""
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, found in by_row(lines).items():
+        kinds = [part.partition(":")[0] for part in name.split("/")]
+        group = next((kind for kind in kinds if kind in groups), groups[0])
+        row = "/".join(kind for kind in kinds if kind not in groups)
+        for metric in metrics:
+            cells[row][f"{group} {metric}"] = shown([float(line[metric]) for line in found])
+    columns = [f"{group} {metric}" for group in groups for metric in metrics]
+    print("| row | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    for row, there in cells.items():
+        print(f"| {row} | " + " | ".join(there.get(column, "") for column in columns) + " |")
+
+
 def best(lines: Lines, metric: str, count: int) -> list[str]:
     """The rows with the highest metric at seed 0, so that further seeds do not change the choice"""
     first = {str(line["run"]): float(line[metric]) for line in lines if line.get("seed") == 0}
@@ -51,14 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", type=Path)
     parser.add_argument("--best", type=int)
+    parser.add_argument("--across", nargs="+", metavar="PART")
     parser.add_argument("--metrics", default="precision@1,map@r")
     given = parser.parse_args()
     lines = [json.loads(line) for line in given.table.read_text().splitlines()]
     metrics = given.metrics.split(",")
-    if given.best is None:
-        print_table(lines, metrics)
-    else:
+    if given.best is not None:
         print("\n".join(best(lines, metrics[-1], given.best)))
+    elif given.across:
+        print_across(lines, metrics, given.across)
+    else:
+        print_table(lines, metrics)
 
 
 if __name__ == "__main__":
