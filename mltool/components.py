@@ -65,6 +65,21 @@ def names(family: str) -> list[str]:
     return sorted(f.stem.replace("_", "-") for f in files if not f.stem.startswith("_"))
 
 
+def complete(text: str, *families: str) -> list[tuple[str, str]]:
+    """How the beginning of a component's text may go on, and what that is."""
+    name, colon, settings = text.partition(":")
+    found = [describe(family, each) for family in families for each in names(family)]
+    if not colon:
+        return [(each.name, each.summary) for each in found if each.name.startswith(name)]
+    before, comma, last = settings.rpartition(",")
+    return [
+        (f"{name}:{before}{comma}{setting.name}=", f"{setting.type}, {written(setting.default)}")
+        for each in found
+        for setting in each.settings
+        if each.name == name and setting.name.startswith(last)
+    ]
+
+
 def families() -> list[str]:
     """The families that `mltool list` knows, sorted."""
     return [family for family in FAMILIES if names(family)]

@@ -1,12 +1,24 @@
 """Option types shared by the commands, so that one spelling has one meaning everywhere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import typer
 
+from mltool import components
 from mltool.errors import UsageError
+
+
+def completing(*families: str, also: tuple[str, ...] = ()) -> Callable[[str], list]:
+    """What a shell asks when the name of a component is to be completed."""
+
+    def complete(incomplete: str) -> list:
+        others = [(name, "") for name in also if name.startswith(incomplete)]
+        return others + components.complete(incomplete, *families)
+
+    return complete
+
 
 SMALLEST = 1e-300  # stands for "more than 0"
 

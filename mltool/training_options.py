@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from mltool.options import completing
+
 # the model
 
 Arch = Annotated[
@@ -14,7 +16,12 @@ Init = Annotated[
     str | None, typer.Option("--init", metavar="MODEL", help="Start from this checkpoint.")
 ]
 Pooling = Annotated[
-    str | None, typer.Option("--pooling", help="See `list poolings`.  [default: gem]")
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="See `list poolings`.  [default: gem]",
+        autocompletion=completing("poolings"),
+    ),
 ]
 Projection = Annotated[
     str | None,
@@ -44,6 +51,7 @@ Augment = Annotated[
         "--augment",
         help="See `list augmentations`: crop, affine, center, whole.  [default: crop; whole with "
         "--keep-aspect]",
+        autocompletion=completing("augmentations"),
     ),
 ]
 

@@ -67,3 +67,19 @@ def test_every_component_describes_itself() -> None:
         for name in components.names(family):
             component = components.describe(family, name)
             assert component.summary, f"{family} {name} has no docstring"
+
+
+def test_a_text_is_completed_by_names_then_settings() -> None:
+    names = [name for name, _ in components.complete("contr", "losses", "transfers")]
+    assert names == ["contrastive"]
+    assert dict(components.complete("", "miners")).keys() == set(components.names("miners"))
+    for family in components.families():
+        for name in components.names(family):
+            begun = f"{name}:x=1,"
+            settings = [text for text, _ in components.complete(begun, family)]
+            known = components.describe(family, name).settings
+            assert settings == [f"{begun}{setting.name}=" for setting in known]
+    assert components.complete("contrastive:ma", "losses") == [
+        ("contrastive:margin=", "float, 0.5")
+    ]
+    assert components.complete("none-such:", "losses") == []

@@ -1,6 +1,7 @@
 """Help and usage errors answer at once: nothing heavy is imported for them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -67,3 +68,27 @@ def test_list_prints_formula_settings_and_paper() -> None:
     assert "multi-similarity: " in out
     assert "alpha=2" in out
     assert "Wang" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train --loss multi", ["multi-similarity"]),
+        ("train --loss margin --miner h", ["hard"]),
+        ("train --mixup embedding:al", ["embedding:alpha="]),
+        ("distill --loss re", ["regression", "relaxed-contrastive"]),
+        ("embed --augment af", ["affine"]),
+        ("positivity --mixup i", ["input"]),
+    ],
+)
+def test_shells_complete_components(words: str, expected: list[str]) -> None:
+    line = f"mltool {words}"
+    asked = {"_MLTOOL_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    done = subprocess.run(
+        [sys.executable, "-c", "from mltool.cli import main; main()"],
+        env=os.environ | asked | {"COMP_CWORD": str(len(line.split()) - 1)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == expected, done.stderr

@@ -26,6 +26,7 @@ from mltool.options import (
     Threads,
     Weights,
     Workers,
+    completing,
 )
 from mltool.training_options import (
     AllowNonidentical,
@@ -101,6 +102,7 @@ def distill(
             metavar="NAME[:key=value,...]",
             help="contrastive+, regression, or see `list losses` and `list transfers`; repeated "
             "losses add, each times its weight=.",
+            autocompletion=completing("losses", "transfers", also=("contrastive+", "regression")),
         ),
     ] = ["contrastive+"],  # noqa: B006 - typer reads it, nobody changes it
     positives: Annotated[

@@ -25,6 +25,7 @@ from mltool.options import (
     Threads,
     Weights,
     Workers,
+    completing,
 )
 
 
@@ -63,7 +64,12 @@ def embed(
         ),
     ] = 1,
     augment: Annotated[
-        str, typer.Option("--augment", help="Of several views.  See `list augmentations`.")
+        str,
+        typer.Option(
+            "--augment",
+            help="Of several views.  See `list augmentations`.",
+            autocompletion=completing("augmentations"),
+        ),
     ] = "crop",
     image_size: ImageSize = None,
     resize: Resize = None,

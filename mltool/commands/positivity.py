@@ -15,6 +15,7 @@ from mltool.options import (
     Split,
     Threads,
     Workers,
+    completing,
 )
 from mltool.training_options import ClassesPerBatch, ImagesPerClass
 
@@ -29,12 +30,19 @@ def positivity(
         str | None, typer.Option("-o", "--output", metavar="FILE.png", help="The curves, drawn.")
     ] = None,
     loss: Annotated[
-        str | None, typer.Option("--loss", help="See `list losses`.  [default: the model's]")
+        str | None,
+        typer.Option(
+            "--loss",
+            help="See `list losses`.  [default: the model's]",
+            autocompletion=completing("losses"),
+        ),
     ] = None,
     mixup: Annotated[
         str | None,
         typer.Option(
-            "--mixup", help="See `list mixups`.  [default: the model's, or else embedding]"
+            "--mixup",
+            help="See `list mixups`.  [default: the model's, or else embedding]",
+            autocompletion=completing("mixups"),
         ),
     ] = None,
     batches: Annotated[int, typer.Option("--batches", help="How many to measure on.")] = 20,

@@ -26,6 +26,7 @@ from mltool.options import (
     Threads,
     Weights,
     Workers,
+    completing,
 )
 from mltool.training_options import (
     AllowNonidentical,
@@ -82,10 +83,16 @@ def train(
             "--loss",
             metavar="NAME[:key=value,...]",
             help="See `list losses`; repeated losses add, each times its weight=.",
+            autocompletion=completing("losses"),
         ),
     ] = ["multi-similarity"],  # noqa: B006 - typer reads it, nobody changes it
     miner: Annotated[
-        str | None, typer.Option("--miner", help="See `list miners`.  [default: none]")
+        str | None,
+        typer.Option(
+            "--miner",
+            help="See `list miners`.  [default: none]",
+            autocompletion=completing("miners"),
+        ),
     ] = None,
     mixup: Annotated[
         str | None,
@@ -93,6 +100,7 @@ def train(
             "--mixup",
             metavar="LEVEL[:key=value,...]",
             help="Compare with mixed examples too (Metrix); see `list mixups`.  [default: none]",
+            autocompletion=completing("mixups"),
         ),
     ] = None,
     memory: Annotated[
