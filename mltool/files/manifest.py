@@ -6,6 +6,7 @@ workers share the arrays, whereas reference counts would copy a list of strings 
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import fsdecode
@@ -13,6 +14,7 @@ from os import fsdecode
 import numpy as np
 
 from mltool.errors import InputError
+from mltool.files import boxes
 from mltool.files.names import printable
 
 BLOCK = 1 << 16  # rows handled at a time, so that temporaries stay small
@@ -109,6 +111,10 @@ class Summary:
         return ", ".join(parts)
 
 
+# Columns that decide what is seen and learned, and the value that decides nothing.
+NEUTRAL = {"weight": 1.0, **dict.fromkeys(boxes.COLUMNS, math.nan)}
+
+
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """An image list; `names` are the key of an image everywhere, `paths` say where its bytes lie.
@@ -169,7 +175,8 @@ class Manifest:
     def digest(self) -> str:
         """Hex sha256 over name, NUL, label text, NUL of every image, sorted by name.
 
-        Declared pairs follow, as the ranks of their names: they decide what mined tuples teach.
+        Weights and crop boxes that change something follow, and declared pairs as the ranks of
+        their names: they decide what is learned.
         """
         texts = [name.encode() for name in (*self.label_names, "")]  # -1 picks the last
         order = np.argsort(self.names, kind="stable")
@@ -178,6 +185,10 @@ class Manifest:
             rows = order[block]
             pairs = zip(self.names[rows].tolist(), self.labels[rows].tolist(), strict=True)
             total.update(b"".join(b"%s\0%s\0" % (name, texts[label]) for name, label in pairs))
+        for key, neutral in NEUTRAL.items():
+            column = self.columns.get(key, np.array([]))
+            if column.dtype.kind in "fiu" and not _all_equal(column, neutral):
+                total.update(b"\0%s\0" % key.encode() + column[order].astype("<f8").tobytes())
         if self.pairs is not None:
             ranks = np.argsort(order)[self.pairs]
             ranks = ranks[np.lexsort(ranks.T[::-1])]
@@ -197,6 +208,10 @@ class Manifest:
             unlabelled=len(self) - len(known),
             pairs=0 if self.pairs is None else len(self.pairs),
         )
+
+
+def _all_equal(column: np.ndarray, value: float) -> bool:
+    return bool((np.isnan(column) if math.isnan(value) else column == value).all())
 
 
 def check_unique(names: np.ndarray, source: str) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mltool.errors import InputError
+from mltool.files import boxes
 from mltool.files import manifest as module
 from mltool.files.manifest import (
     Manifest,
@@ -25,7 +27,7 @@ def listed(names, labels, label_names=("cat", "dog")):
         paths=Strings.of(f"/data/{name}" for name in names),
         labels=np.array(labels, np.int64),
         label_names=label_names,
-        columns={"weight": np.arange(len(names), dtype=np.float64)},
+        columns={"number": np.arange(len(names), dtype=np.float64)},
         root="/data",
     )
 
@@ -73,7 +75,7 @@ def test_take_rows_and_mask():
     assert taken.names.tolist() == [b"c", b"a"]
     assert list(taken.paths) == ["/data/c", "/data/a"]
     assert taken.labels.tolist() == [-1, 0]
-    assert taken.columns["weight"].tolist() == [2, 0]
+    assert taken.columns["number"].tolist() == [2, 0]
     assert images.take(np.array([False, True, True])).names.tolist() == [b"b", b"c"]
     assert len(images.take(np.zeros(3, bool))) == 0
 
@@ -89,6 +91,26 @@ def test_digest_is_that_of_sorted_names_and_label_texts():
     assert listed(["c", "a", "b"], [1, 0, -1]).digest() == expected
     assert listed(["b", "a", "c"], [-1, 1, 0], ("dog", "cat")).digest() == expected
     assert listed(["c", "a", "b"], [1, 1, -1]).digest() != expected
+
+
+def test_digest_knows_weights_and_boxes():
+    bare = listed(["c", "a", "b"], [1, 0, -1])
+    boxed = {key: np.array([1.0, np.nan, 3.0]) for key in boxes.COLUMNS}
+    seen = {bare.digest()}
+    for columns in (
+        {"weight": np.array([1.0, 0.5, 1.0])},
+        {"weight": np.array([1.0, 1.0, 0.5])},
+        boxed,
+        boxed | {"y_2": np.array([1.0, np.nan, 4.0])},
+    ):
+        changed = replace(bare, columns=columns)
+        assert changed.digest() not in seen
+        seen.add(changed.digest())
+        turned = np.array([2, 0, 1])
+        assert changed.take(turned).digest() == changed.digest()
+    neutral = {"weight": np.ones(3), "split": np.array([b"x"] * 3)}
+    neutral |= {key: np.full(3, np.nan) for key in boxes.COLUMNS}
+    assert replace(bare, columns=neutral).digest() == bare.digest()
 
 
 def test_digest_does_not_depend_on_blocks(monkeypatch):
