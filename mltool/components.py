@@ -2,15 +2,17 @@
 
 A component file holds one public function, or one public class whose name is the file's in
 CamelCase. Keyword-only arguments with literal defaults are its settings
-(`multi-similarity:alpha=2,beta=40`); keyword-only arguments without a default are facts of the
-run (`channels`, `dim`, `classes`, `images`) that `load` passes by name. Signatures and docstrings
-are read with `ast`, so listing, checking and completing import nothing.
+(`multi-similarity:alpha=2,beta=40`): whole numbers are 1 or more, `Positive` ones above 0, none is
+infinite. Keyword-only arguments without a default are facts of the run (`channels`, `dim`,
+`classes`, `images`) that `load` passes by name. Signatures and docstrings are read with `ast`, so
+listing, checking and completing import nothing.
 """
 
 import ast
 import difflib
 import functools
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ FAMILIES = (
 )
 
 Value = bool | int | float | str | tuple[float, ...] | None
+Positive = float  # the annotation of a setting that must be above 0
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ def complete(text: str, *families: str) -> list[tuple[str, str]]:
     if not colon:
         return [(each.name, each.summary) for each in found if each.name.startswith(name)]
     before, comma, last = settings.rpartition(",")
+    begun = f"{name}:{before}{comma}"
     return [
-        (f"{name}:{before}{comma}{setting.name}=", f"{setting.type}, {written(setting.default)}")
+        (f"{begun}{setting.name}=", f"{wanted_by(setting)}, {written(setting.default)}")
         for each in found
         for setting in each.settings
         if each.name == name and setting.name.startswith(last)
@@ -199,6 +203,36 @@ def _as_tuple(value: object) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
+def finite(text: str, *, above: float = -math.inf) -> float:
+    """The number in a text. Raises ValueError unless it is finite and above a bound."""
+    number = float(text)
+    if not above < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+READERS: dict[str, Callable[[str], Value]] = {
+    "int": _count,
+    "float": finite,
+    "Positive": functools.partial(finite, above=0),
+    "str": str,
+}
+WANTED = {"int": "a whole number, 1 or more", "float": "a number", "Positive": "a number above 0"}
+
+
+def wanted_by(setting: Setting) -> str:
+    """What a setting takes, in words."""
+    kind, _, other = setting.type.partition(" | ")
+    return WANTED.get(kind, kind) + (" or none" if other else "")
+
+
 def _convert(component: Component, setting: Setting, text: str) -> Value:
     try:
         if setting.choices:
@@ -206,15 +240,14 @@ def _convert(component: Component, setting: Setting, text: str) -> Value:
                 raise ValueError
             return text
         if setting.type.startswith("tuple"):
-            return tuple(float(part) for part in text.split("+"))
+            return tuple(finite(part) for part in text.split("+"))
         if setting.type == "bool":
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         if text.lower() == "none" and "None" in setting.type:
             return None
-        readers: dict[str, Callable[[str], Value]] = {"int": int, "float": float, "str": str}
-        return readers[setting.type.split(" |")[0]](text)
+        return READERS[setting.type.split(" |")[0]](text)
     except (ValueError, KeyError):
-        wanted = " or ".join(setting.choices) if setting.choices else setting.type
+        wanted = " or ".join(setting.choices) if setting.choices else wanted_by(setting)
         raise UsageError(
             f"{component.name}: {setting.name}={text} is not valid, it takes {wanted}"
         ) from None

@@ -46,7 +46,7 @@ def test_missing_context_is_told() -> None:
         ("gemm", "did you mean gem"),
         ("gem:q=1", "no setting 'q'"),
         ("gem:p", "needs a value"),
-        ("gem:p=three", "takes float"),
+        ("gem:p=three", "takes a number"),
         ("_pairs", "no component"),
         ("../losses/triplet", "no component"),
         ("", "no component"),
@@ -55,6 +55,25 @@ def test_missing_context_is_told() -> None:
 def test_wrong_texts_are_usage_errors(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         components.parse("poolings", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("losses fastap:bins=0", "a whole number, 1 or more"),
+        ("losses multi-similarity:alpha=0", "a number above 0"),
+        ("losses contrastive:margin=nan", "takes a number"),
+        ("losses contrastive:margin=inf", "takes a number"),
+        ("transfers crd:negatives=-3", "1 or more"),
+        ("transfers crd:temperature=0", "above 0"),
+        ("transfers relaxed-contrastive:sigma=-1", "above 0"),
+        ("transfers darkrank:length=0", "1 or more or none"),
+        ("miners random:positives=-1", "1 or more"),
+    ],
+)
+def test_numbers_have_bounds(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        components.parse(*text.split())
 
 
 def test_resolved_names_every_setting() -> None:
@@ -80,6 +99,6 @@ def test_a_text_is_completed_by_names_then_settings() -> None:
             known = components.describe(family, name).settings
             assert settings == [f"{begun}{setting.name}=" for setting in known]
     assert components.complete("contrastive:ma", "losses") == [
-        ("contrastive:margin=", "float, 0.5")
+        ("contrastive:margin=", "a number, 0.5")
     ]
     assert components.complete("none-such:", "losses") == []

@@ -110,8 +110,9 @@ def train(
         ),
     ] = None,
     memory_weight: Annotated[
-        float, typer.Option("--memory-weight", help="What the memory's term counts.")
-    ] = 1.0,
+        float | None,
+        typer.Option("--memory-weight", help="What the memory's term counts.  [default: 1]"),
+    ] = None,
     memory_start: Annotated[
         int | None,
         typer.Option(

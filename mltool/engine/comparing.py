@@ -152,6 +152,12 @@ def has_batch_pairs(text: str) -> bool:
     return sides == ("batch", "batch") and getattr(module, "INPUT", "pairs") == "pairs"
 
 
+def takes_vectors(text: str) -> bool:
+    """Whether a loss takes the vectors of the batch, not pairs."""
+    module = components.module_of("losses", split_weight(unfolded(text, "class")[0])[0])
+    return getattr(module, "INPUT", "pairs") == "vectors"
+
+
 def uses_tuples(text: str, *, symmetric: bool) -> bool:
     """Whether a loss compares anchors with mined negatives."""
     _, preset = unfolded(text, "class")

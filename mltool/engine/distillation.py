@@ -47,14 +47,15 @@ def run(request: DistillRequest) -> None:
     with planning.session(common) as device:
         manifest = planning.images_of(common)
         if matching.needs_labels(request):
-            manifest = planning.labelled(manifest, "this --loss")
+            manifest = planning.labelled(manifest, common.data, "this --loss")
+        matching.refuse_weights(request, manifest)
         teacher = matching.teacher_of(request, device)
         model = matching.student_of(request, teacher)
-        if isinstance(teacher, CachedTeacher):
+        if isinstance(teacher, CachedTeacher) and common.on_bad_image == "error":
             teacher.join(manifest.names)  # what is missing is known before images are decoded
         manifest, reasons = planning.readable(common, manifest, model)
-        if reasons and isinstance(teacher, CachedTeacher):
-            teacher.join(manifest.names)
+        if isinstance(teacher, CachedTeacher) and common.on_bad_image != "error":
+            teacher.join(manifest.names)  # it may have left out the same ones
         plan = _plan(request, teacher, model, manifest, device)
         if common.dry_run:
             size = 4 * parameters(model) / 1e6
@@ -79,6 +80,7 @@ def _plan(
     tuples = _tuples(request, manifest)
     sampler = _sampler(request, teacher, manifest, tuples, device)
     planning.refuse_unequal(common, model, maps=matching.of_maps(request))
+    planning.refuse_single(common, model, sampler)
     objective = _objective(request, teacher, model, manifest, tuples)
     loop = planning.loop_settings(common, device)
     held_out = planning.validation(common, model, device)

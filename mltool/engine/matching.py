@@ -13,6 +13,7 @@ from mltool.engine.request import DistillRequest
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.engine.transferring import is_transfer
 from mltool.errors import InputError, UsageError
+from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.source import open_model
 
@@ -23,6 +24,16 @@ def of_maps(request: DistillRequest) -> str | None:
         if is_transfer(text) and "maps" in transferring.needs(text):
             return f"--loss {text}"
     return None
+
+
+def refuse_weights(request: DistillRequest, manifest: Manifest) -> None:
+    """Raise UsageError where a loss would ignore the weights of the images."""
+    for text in request.run.loss if "weight" in manifest.columns else ():
+        if is_transfer(text) or comparing.takes_vectors(text):
+            raise UsageError(
+                f"--loss {text} has no pairs and cannot weight images; leave out the column "
+                "`weight` or use another --loss"
+            )
 
 
 def needs_labels(request: DistillRequest) -> bool:
@@ -73,6 +84,8 @@ def teacher_of(request: DistillRequest, device: torch.device) -> CachedTeacher |
             "--mining and --neighbors need the teacher's vectors of all images; embed them, and "
             "name that file as --teacher"
         )
+    if request.teacher_weights is not None and not request.teacher.startswith("timm:"):
+        raise UsageError("--teacher-weights is for timm:NAME; a checkpoint has its own")
     crop = planning.crop_of(request.run)
     source = open_model(
         request.teacher,

@@ -10,10 +10,13 @@ from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine import mixing
+from mltool.engine.comparing import unfolded
 from mltool.engine.data import Batch, Images, default_workers, load, plain_view
+from mltool.engine.planning import labelled
 from mltool.engine.positivity import as_text, measure
 from mltool.engine.samplers import ClassBalanced, sizes
 from mltool.engine.terms import Term, resolved
+from mltool.engine.transferring import is_transfer
 from mltool.errors import UsageError
 from mltool.files import atomic
 from mltool.files.manifest import Manifest
@@ -64,7 +67,7 @@ def run(request: PositivityRequest) -> str:
         limit=request.limit,
         need_split=True,
     )
-    manifest = manifest.take(manifest.labels >= 0).compact()
+    manifest = labelled(manifest, request.data, "positivity")
     model = found.model().to(device)
     loss, level = _chosen(request, found)
     term = _term(loss, found, manifest)
@@ -78,6 +81,7 @@ def run(request: PositivityRequest) -> str:
         _batches(request, found, manifest, device),
         term,
         mixup,
+        miner=_trained_with(found).get("miner"),
         loss=resolved("losses", loss),
         level=components.resolved("mixups", level),
         seed=request.seed,
@@ -94,7 +98,9 @@ def run(request: PositivityRequest) -> str:
 def _chosen(request: PositivityRequest, found: Checkpoint) -> tuple[str, str]:
     """(loss, mixup): those asked for, else those that the model was trained with."""
     trained = _trained_with(found)
-    loss = request.loss or (trained.get("loss") or ["multi-similarity"])[0]
+    loss = request.loss or unfolded((trained.get("loss") or ["multi-similarity"])[0], "class")[0]
+    if is_transfer(loss):
+        raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
     return loss, request.mixup or trained.get("mixup") or "embedding"
 
 
@@ -115,6 +121,8 @@ def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
     if own != found.classes:
         raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
     prefix = f"terms.{names.index(term.name)}."
+    if any(key.startswith(prefix + "term.") for key in found.objective):
+        prefix += "term."  # of a distillation, or of mined tuples
     state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}
     checkpoint.load_state(term, state, found.path)
     return term

@@ -63,7 +63,7 @@ class Tuples(nn.Module):
         self.drawn = self.drawn if pairs is None else np.arange(len(pairs))
         if not len(self.drawn):
             lack = "no class has two images" if pairs is None else "no declared pair is left"
-            raise InputError(f"{lack}, so no anchor has a positive")
+            raise InputError(f"{lack}, so no anchor has a positive; --mining needs another list")
         count = min(settings.queries, len(self.drawn))
         for name, shape in (
             ("epoch", ()),
@@ -145,7 +145,9 @@ class Mining:
             return _unit(embed(anchors.tolist())), _unit(embed(pool.tolist()))
         candidates = self.teacher.of_rows(pool).numpy()
         if self.symmetric:
-            return self.teacher.of_rows(anchors).numpy(), candidates
+            own = self.teacher.of_rows(anchors).numpy()
+            is_cosine = self.teacher.metric == "cosine"
+            return (own, candidates) if is_cosine else _near(own, candidates)
         return _unit(embed(anchors.tolist())), candidates
 
 
@@ -209,7 +211,7 @@ def hardest(
 ) -> np.ndarray:
     """The most similar candidates, one of a class at most and none of the anchor's own.
 
-    `anchors` [Q, D] of classes `own` [Q], `pool` [M, D] of `labels` [M]; unit vectors. Walking
+    `anchors` [Q, D] of classes `own` [Q], `pool` [M, D] of `labels` [M]; by inner product. Walking
     down the ranking takes a class by its best image, so the best images of the classes are ranked.
     Returns places in the pool [Q, count], -1 where classes run out; ties by class and place.
     """
@@ -262,6 +264,12 @@ def _another(labels: np.ndarray, anchors: np.ndarray, generator: np.random.Gener
     size = np.searchsorted(labels[order], labels[anchors], side="right") - start
     step = 1 + (generator.random(len(anchors)) * (size - 1)).astype(np.int64)
     return order[start + (place[anchors] - start + step) % size]
+
+
+def _near(anchors: np.ndarray, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides one dimension longer, so that inner products rank the pool by distance."""
+    half = (pool**2).sum(1, keepdims=True) / 2
+    return np.hstack([anchors, np.ones_like(anchors[:, :1])]), np.hstack([pool, -half])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

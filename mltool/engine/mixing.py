@@ -220,11 +220,10 @@ def _moves(term: Term, mixup: Mixup, kind: str) -> bool:
     Where a loss compares the positives of an anchor with its negatives, a mixed example stands on
     both sides: a single one, or several with one lambda, can cancel out whatever the similarity.
     """
-    if not term.weight:
-        return True
     anchors, count = 8, min(mixup.per_anchor or 4, 4)
     spread = torch.logspace(-2, 0.2, anchors)[:, None]  # sharp losses see small differences only
-    sim = (0.9 - spread * torch.linspace(0, 1, count)).requires_grad_()
+    # near 1 too, where a loss with a large margin alone acts
+    sim = (1 - spread * torch.linspace(0, 1, count + 1)[1:]).requires_grad_()
     share = torch.linspace(0.1, 0.9, anchors * count).reshape(anchors, count)
     share = share if mixup.draw == "pair" else torch.full_like(share, 0.4)
     share = {"pos-pos": torch.ones_like(share), "neg-neg": torch.zeros_like(share)}.get(kind, share)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from mltool.engine.data import Images, default_workers, plain_view
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.request import RunRequest
-from mltool.engine.samplers import ClassBalanced, sizes
+from mltool.engine.samplers import ClassBalanced, Sampler, sizes
 from mltool.engine.training import Plan, Runtime
 from mltool.engine.validating import Validation, usable
 from mltool.errors import InputError, UsageError
@@ -56,11 +57,14 @@ def images_of(request: RunRequest) -> Manifest:
     )
 
 
-def labelled(manifest: Manifest, command: str) -> Manifest:
-    """The images with a label. Raises InputError if there are none."""
+def labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
+    """The images of lists `texts` with a label. Raises InputError if there are none."""
     known = manifest.labels >= 0
     if not known.any():
-        raise InputError(f"none of the images has a label; {command} needs classes")
+        raise InputError(
+            f"{' '.join(texts)}: no image has a label, but {command} needs classes; add a column "
+            "`label`, or put each class into a folder of its own"
+        )
     if not known.all():
         logger.warning("%d images without a label are left out", int((~known).sum()))
     return manifest.take(known).compact()
@@ -112,11 +116,24 @@ def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) ->
         return
     if maps is not None:
         raise UsageError(f"{maps} needs images of one size; add --augment crop")
-    if not request.freeze_bn and any(isinstance(m, _BatchNorm) for m in model.modules()):
+    if not request.freeze_bn and _has_batch_norm(model):
         raise UsageError(
             "images of unequal sizes have no common batch statistics; add --freeze-bn "
             "or --augment crop"
         )
+
+
+def refuse_single(request: RunRequest, model: Embedder, sampler: Sampler) -> None:
+    """Raise UsageError where a process would normalise a single image by its own statistics."""
+    alone = sampler.size // distributed.world() < 2
+    if alone and not request.freeze_bn and _has_batch_norm(model):
+        raise UsageError(
+            "one image has no batch statistics; raise --batch-size (-b) or add --freeze-bn"
+        )
+
+
+def _has_batch_norm(model: Embedder) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def crop_of(request: RunRequest) -> int:
@@ -149,13 +166,16 @@ def class_balanced(request: RunRequest, manifest: Manifest) -> ClassBalanced:
             "--mining hard or random uses",
             len(manifest.pairs),
         )
-    p, k = sizes(
-        len(manifest.label_names),
+    fitting = partial(
+        sizes,
         batch_size=request.batch_size * distributed.world(),
         classes_per_batch=request.classes_per_batch,
-        images_per_class=request.images_per_class,
         processes=distributed.world(),
     )
+    p, k = fitting(len(manifest.label_names), images_per_class=request.images_per_class)
+    if request.small_classes == "skip":
+        images = np.bincount(manifest.labels[manifest.labels >= 0])
+        p, k = fitting(max(2, int((images >= k).sum())), images_per_class=k)
     sampler = ClassBalanced(
         manifest.labels,
         classes_per_batch=p,
@@ -201,7 +221,7 @@ def validation(request: RunRequest, model: Embedder, device: torch.device) -> Va
         return None
     # an unknown metric is refused now, not after the first epoch
     score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[request.select])
-    manifest = labelled(open_data(request.val, need_split=True), "validation")
+    manifest = labelled(open_data(request.val, need_split=True), request.val, "validation")
     manifest, _ = readable(request, manifest, model)
     cached = request.cache == "ram"
     images = Images(manifest, model.spec, plain_view(model.spec), seed=0, cache=cached)

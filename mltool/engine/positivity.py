@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mltool import components
-from mltool.engine import mixing
+from mltool.engine import mixing, terms
 from mltool.engine.data import Batch
 from mltool.engine.mixing import Mixture, Originals
 from mltool.engine.terms import Side, Term, pairs_of, split_weight
@@ -29,6 +29,7 @@ class Curve:
     """Probabilities that d loss / d s(a, v) <= 0, one for each lambda."""
 
     loss: str
+    miner: str | None
     mixup: str
     examples: int  # mixed examples behind each probability
     share: tuple[float, ...]  # lambda
@@ -44,7 +45,8 @@ def as_text(curve: Curve) -> str:
     for share, measured, by_formula in rows:
         last = "-" if math.isnan(by_formula) else f"{by_formula:.4f}"
         lines.append(f"{share:<8.1f}{measured:>10.4f}{last:>14}")
-    lines.append(f"\n{curve.examples:,} mixed examples; {curve.loss}; {curve.mixup}")
+    how = [f"{curve.examples:,} mixed examples", curve.loss, curve.miner, curve.mixup]
+    lines.append("\n" + "; ".join(part for part in how if part))
     return "\n".join(lines)
 
 
@@ -57,13 +59,15 @@ def measure(
     loss: str,
     level: str,
     seed: int,
+    miner: str | None = None,
 ) -> Curve:
     """The curve of a model, in evaluation mode, over batches of class indices.
 
-    What is mixed is drawn as in training, lambda alone is set. Each anchor's examples enter the
-    loss together.
+    What is mixed is drawn as in training, among the pairs of `miner`, lambda alone is set. Each
+    anchor's examples enter the loss together.
     """
     generator = Generator().manual_seed(seed)
+    miner = miner if term.minable else None
     sims: list[list[Tensor]] = [[] for _ in SHARES]
     pulled: list[list[Tensor]] = [[] for _ in SHARES]
     for batch in batches:
@@ -72,6 +76,8 @@ def measure(
             vectors = model(batch.images, tap=tap)
             anchors, candidates = term.standing(Side(vectors, batch.labels))
             pairs = pairs_of(anchors, candidates)
+            chosen = terms.miner(miner, dim=vectors.shape[1], generator=generator)
+            pairs = chosen(pairs) if chosen is not None else pairs
             mixture = mixing.draw(pairs, mixup, own=None, generator=generator)
         originals = None
         if tap is not None and tap.seen is not None:
@@ -93,6 +99,7 @@ def measure(
     ]
     return Curve(
         loss=loss,
+        miner=miner,
         mixup=level,
         examples=len(joined[0]),
         share=SHARES,

@@ -83,10 +83,10 @@ class RunRequest:
 
     def refuse_batches(self, chooser: str) -> None:
         """Refuse P x K where something else chooses the batches. Raises UsageError."""
-        if self.classes_per_batch or self.images_per_class:
+        if self.classes_per_batch or self.images_per_class or self.small_classes != "resample":
             raise UsageError(
-                f"{chooser} chooses the batches; leave out --classes-per-batch and "
-                "--images-per-class"
+                f"{chooser} chooses the batches; leave out --classes-per-batch, --images-per-class "
+                "and --small-classes"
             )
 
 
@@ -135,7 +135,7 @@ class TrainRequest:
     miner: str | None
     mixup: str | None
     memory: int | None
-    memory_weight: float
+    memory_weight: float | None
     memory_start: int | None
 
     def check(self) -> None:
@@ -148,8 +148,9 @@ class TrainRequest:
             components.load("mixups", self.mixup)()
         self.run.check()
         self.tuples.check(self.run)
-        if self.memory is None and self.memory_start is not None:
-            raise UsageError("--memory-start needs --memory N: there is nothing to start")
+        for option in ("memory_start", "memory_weight"):
+            if self.memory is None and getattr(self, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} needs --memory N")
         if self.tuples.mining != "none" and (self.miner or self.memory or self.mixup):
             raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
 
@@ -186,10 +187,15 @@ class DistillRequest:
             )
         if self.neighbors is not None:
             self.run.refuse_batches("--neighbors")
-        if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in self.run.loss):
+        paired = [t for t in self.run.loss if not is_transfer(t) and comparing.has_batch_pairs(t)]
+        if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in paired):
             raise UsageError(
-                f"--positives {self.positives} is overridden by this --loss, which has its own; "
-                "leave it out, or use --loss contrastive"
+                f"--positives {self.positives}: this --loss has its own, or none; leave it out, or "
+                "use --loss contrastive"
+            )
+        if self.symmetric and not paired:
+            raise UsageError(
+                "--symmetric is for losses of pairs, which this --loss is not; leave it out"
             )
         has_new = self.run.projection != "none" and self.run.init is None
         if has_new and not any(map(_trains_embeddings, self.run.loss)):

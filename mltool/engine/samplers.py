@@ -91,7 +91,8 @@ class ClassBalanced:
             )
         if len(members) < 2:
             raise InputError(
-                f"{len(members)} classes with enough images; metric learning needs two at least"
+                f"{len(members)} classes have enough images, metric learning needs two at least; "
+                "lower --images-per-class, or take a list with more labels"
             )
         if classes_per_batch > len(members):
             raise UsageError(

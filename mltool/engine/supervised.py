@@ -34,7 +34,7 @@ def run(request: TrainRequest) -> None:
     request.check()
     common = request.run
     with planning.session(common) as device:
-        manifest = planning.labelled(planning.images_of(common), "train")
+        manifest = planning.labelled(planning.images_of(common), common.data, "train")
         model = planning.build_model(common)
         manifest, reasons = planning.readable(common, manifest, model)
         plan = _plan(request, model, manifest, device)
@@ -101,6 +101,7 @@ def _balanced(
     if stage is not None:
         stages.check(model.backbone, stage)
     planning.refuse_unequal(request.run, model, maps=f"--mixup {request.mixup}" if stage else None)
+    planning.refuse_single(request.run, model, sampler)
     return sampler, objective
 
 
@@ -117,6 +118,7 @@ def _mined(
     tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
     ranks = distributed.world()
     sampler = mining.batches(tuples, size=common.batch_size * ranks, whole=True, processes=ranks)
+    planning.refuse_single(common, model, sampler)
     torch.manual_seed(common.seed)
     classes, dim = len(manifest.label_names), model.spec.dim
     terms = [
@@ -139,8 +141,9 @@ def _mined(
 def _memory(request: TrainRequest, sampler: ClassBalanced) -> MemorySettings | None:
     if request.memory is None:
         return None
+    weight = 1.0 if request.memory_weight is None else request.memory_weight
     start = sampler.steps if request.memory_start is None else request.memory_start
-    return MemorySettings(request.memory, weight=request.memory_weight, start=start)
+    return MemorySettings(request.memory, weight=weight, start=start)
 
 
 def _history(

@@ -125,9 +125,10 @@ def split_weight(text: str) -> tuple[str, float]:
     others = ",".join(item for item in items if not item.startswith("weight="))
     bare = f"{name}:{others}" if others else name
     try:
-        return bare, float(weights[-1].removeprefix("weight=")) if weights else 1.0
+        given = weights[-1].removeprefix("weight=") if weights else "1"
+        return bare, components.finite(given, above=0)
     except ValueError:
-        raise UsageError(f"{text}: weight takes a number") from None
+        raise UsageError(f"{text}: weight takes a number above 0") from None
 
 
 def resolved(family: str, text: str) -> str:

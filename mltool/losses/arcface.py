@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_sum_exp, root
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
 
 
-def arcface(pairs: Pairs, *, margin: float = 0.5, scale: float = 64.0) -> Tensor:
+def arcface(pairs: Pairs, *, margin: float = 0.5, scale: Positive = 64.0) -> Tensor:
     """Softmax over the proxies with an angular margin on the own class.
 
     mean_a -log( e^(scale cos(t_ay + margin)) / (same + sum_(c != y) e^(scale cos t_ac)) )

@@ -5,6 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_one_plus_sum_exp, row_mean
 
 ANCHORS = "batch"
@@ -14,8 +15,8 @@ CANDIDATES = "batch"
 def binomial_deviance(
     pairs: Pairs,
     *,
-    alpha: float = 2.0,
-    beta: float = 40.0,
+    alpha: Positive = 2.0,
+    beta: Positive = 40.0,
     base: float = 0.5,
     form: Literal["pairs", "set"] = "pairs",
 ) -> Tensor:

@@ -3,13 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_sum_exp
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
 
 
-def circle(pairs: Pairs, *, margin: float = 0.4, scale: float = 80.0) -> Tensor:
+def circle(pairs: Pairs, *, margin: float = 0.4, scale: Positive = 80.0) -> Tensor:
     """Every negative below every positive, each pair paced by how far it is from its goal.
 
     mean_a log(1 + sum_n e^(scale [s_an + margin]+ (s_an - margin))

@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, softmax_loss
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
 
 
-def cosface(pairs: Pairs, *, margin: float = 0.35, scale: float = 64.0) -> Tensor:
+def cosface(pairs: Pairs, *, margin: float = 0.35, scale: Positive = 64.0) -> Tensor:
     """Softmax over the proxies with a cosine margin on the own class.
 
     mean_a -log( e^(scale (s_ay - margin)) / (same + sum_(c != y) e^(scale s_ac)) )

@@ -3,13 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_sum_exp, row_mean
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
 
 
-def info_nce(pairs: Pairs, *, temperature: float = 0.07) -> Tensor:
+def info_nce(pairs: Pairs, *, temperature: Positive = 0.07) -> Tensor:
     """Find each positive among the anchor's negatives.
 
     mean_a mean_p -log( e^(s_ap / T) / (e^(s_ap / T) + sum_n e^(s_an / T)) )

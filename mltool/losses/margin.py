@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, distance
 
 ANCHORS = "batch"
@@ -34,7 +35,7 @@ class Margin(nn.Module):
         *,
         classes: int,
         margin: float = 0.2,
-        beta: float = 1.2,
+        beta: Positive = 1.2,
         learn: Literal["none", "scalar", "class"] = "none",
         nu: float = 0.0,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_one_plus_sum_exp
 
 ANCHORS = "batch"
@@ -9,7 +10,7 @@ CANDIDATES = "batch"
 
 
 def multi_similarity(
-    pairs: Pairs, *, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5
+    pairs: Pairs, *, alpha: Positive = 2.0, beta: Positive = 50.0, base: float = 0.5
 ) -> Tensor:
     """Soft hardest positive and soft hardest negative of each anchor.
 

@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, softmax_loss
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
 
 
-def nca(pairs: Pairs, *, scale: float = 1.0) -> Tensor:
+def nca(pairs: Pairs, *, scale: Positive = 1.0) -> Tensor:
     """Probability that a random neighbour, near ones preferred, is of the anchor's class.
 
     mean_a -log( sum_p e^(-scale D_ap^2) / sum_(p, n) e^(-scale D^2) )

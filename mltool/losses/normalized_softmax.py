@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, softmax_loss
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
 
 
-def normalized_softmax(pairs: Pairs, *, temperature: float = 0.05) -> Tensor:
+def normalized_softmax(pairs: Pairs, *, temperature: Positive = 0.05) -> Tensor:
     """Classification by the cosine to one proxy per class.
 
     mean_a -log( e^(s_ay / T) / sum_c e^(s_ac / T) )

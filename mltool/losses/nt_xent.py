@@ -3,13 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_sum_exp, mean_over
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
 
 
-def nt_xent(pairs: Pairs, *, temperature: float = 0.1) -> Tensor:
+def nt_xent(pairs: Pairs, *, temperature: Positive = 0.1) -> Tensor:
     """Normalised, temperature-scaled cross-entropy of each positive pair against the negatives.
 
     mean_(a, p) -log( e^(s_ap / T) / (e^(s_ap / T) + sum_n e^(s_an / T)) )

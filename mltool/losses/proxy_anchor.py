@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_one_plus_sum_exp, mean_over
 
 ANCHORS = "proxies"
@@ -14,7 +15,7 @@ def proxy_anchor(
     pairs: Pairs,
     *,
     margin: float = 0.1,
-    alpha: float = 32.0,
+    alpha: Positive = 32.0,
     average: Literal["present", "all"] = "present",
 ) -> Tensor:
     """Each proxy is an anchor that pulls its class and pushes all other samples of the batch.

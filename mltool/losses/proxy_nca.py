@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_odds
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
 
 
-def proxy_nca(pairs: Pairs, *, scale: float = 1.0) -> Tensor:
+def proxy_nca(pairs: Pairs, *, scale: Positive = 1.0) -> Tensor:
     """NCA with one proxy per class in place of the samples, the own proxy not in the denominator.
 
     mean_a -log( e^(-scale D_ay^2) / sum_(c != y) e^(-scale D_ac^2) )

@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, softmax_loss
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"
 
 
-def proxy_nca_pp(pairs: Pairs, *, scale: float = 9.0) -> Tensor:
+def proxy_nca_pp(pairs: Pairs, *, scale: Positive = 9.0) -> Tensor:
     """Probability of the own proxy among all proxies, by squared distance.
 
     mean_a -log( e^(-scale D_ay^2) / sum_c e^(-scale D_ac^2) )

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, distance, softmax_loss
 
 ANCHORS = "batch"
@@ -32,8 +33,8 @@ class SoftTriple(nn.Module):
         self,
         *,
         centers: int = 10,
-        scale: float = 20.0,
-        temperature: float = 0.1,
+        scale: Positive = 20.0,
+        temperature: Positive = 0.1,
         margin: float = 0.01,
         tau: float = 0.2,
     ) -> None:

@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_sum_exp, row_mean
 
 ANCHORS = "batch"
 CANDIDATES = "batch"
 
 
-def supcon(pairs: Pairs, *, temperature: float = 0.1) -> Tensor:
+def supcon(pairs: Pairs, *, temperature: Positive = 0.1) -> Tensor:
     """Find every positive among all other samples, the other positives included.
 
     mean_a mean_p -log( e^(s_ap / T) / sum_(p, n) e^(s / T) )

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from mltool.components import Positive
 from mltool.mixups._mixup import Mixup
 
 
@@ -10,9 +11,9 @@ def embedding(
     pairs: str = "pos-neg",
     negatives: Literal["hardest", "random"] = "hardest",
     per_anchor: int | None = 16,
-    alpha: float = 2.0,
+    alpha: Positive = 2.0,
     draw: Literal["pair", "step"] = "pair",
-    weight: float = 0.4,
+    weight: Positive = 0.4,
 ) -> Mixup:
     """Two embeddings of unit length are mixed and renormalised.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mltool.components import Positive
+
 INPUT = "raw"
 NEEDS = {"penultimate", "index", "labels"}
 
@@ -47,7 +49,7 @@ class CRD(nn.Module):
         generator: torch.Generator,
         dim: int = 128,
         negatives: int = 4096,
-        temperature: float = 0.07,
+        temperature: Positive = 0.07,
         momentum: float = 0.5,
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.transfers._vectors import distances, sides
 
 INPUT = "unit"
@@ -14,8 +15,8 @@ def darkrank(
     student: Tensor,
     teacher: Tensor,
     *,
-    alpha: float = 3.0,
-    beta: float = 3.0,
+    alpha: Positive = 3.0,
+    beta: Positive = 3.0,
     length: int | None = 4,
 ) -> Tensor:
     """Likelihood, by the student's distances, of the order in which the teacher ranks neighbours.

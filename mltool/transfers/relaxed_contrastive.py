@@ -5,6 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from mltool.components import Positive
 from mltool.transfers._vectors import distances, sides
 
 INPUT = "raw"
@@ -15,7 +16,7 @@ def relaxed_contrastive(
     student: Tensor,
     teacher: Tensor,
     *,
-    sigma: float = 1.0,
+    sigma: Positive = 1.0,
     delta: float = 1.0,
     normalizer: Literal["n", "pairs"] = "n",
 ) -> Tensor:

@@ -146,6 +146,18 @@ def test_bad_input(tmp_path: Path, photos: Path, teacher: dict[str, Path], call:
         (["-t", teacher["vectors"], "--mining", "hard", "--images-per-class", 2], 2, "--mining ch"),
         (["-t", "timm:resnet51"], 2, "did you mean"),
         ([], 2, "--teacher"),
+        (
+            ["-t", teacher["vectors"], "--dim", 8, "--loss", "pkt", "--symmetric"],
+            2,
+            "--symmetric is",
+        ),
+        (["-t", teacher["vectors"], "--loss", "pkt", "--positives", "self"], 2, "its own, or none"),
+        (["-t", teacher["vectors"], "--loss", "regression", "-b", 1], 2, "--freeze-bn"),
+        (
+            ["-t", teacher["model"], "--teacher-weights", "timm"],
+            2,
+            "--teacher-weights is for timm:",
+        ),
     ):
         done = call("distill", photos, *TINY, *SHORT, *words, "-o", out, status=status)
         if status:
@@ -153,6 +165,58 @@ def test_bad_input(tmp_path: Path, photos: Path, teacher: dict[str, Path], call:
             assert sorted(tmp_path.iterdir()) == before
         else:
             out.unlink()
+
+
+def test_a_teacher_that_left_out_bad_images_teaches_the_others(
+    tmp_path: Path, photos: Path, teacher: dict[str, Path], call: Call
+) -> None:
+    names = [p.relative_to(photos) for p in sorted(photos.glob("*/*"))]
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    listed = tmp_path / "list.csv"
+    rows = [f"{photos / name},{name.parent}" for name in names] + [f"{tmp_path / 'bad.jpg'},x"]
+    listed.write_text("\n".join(["path,label", *rows]) + "\n")
+    vectors, skip = tmp_path / "t.h5", ("--on-bad-image", "ignore")
+    call("embed", teacher["model"], listed, *skip, "-o", vectors)
+    words = ("distill", listed, "-t", vectors, *TINY, "--epochs", 1, "-b", 20)
+    assert "lacks 1 of" in call(*words, "-o", tmp_path / "s.safetensors", status=5).stderr
+    call(*words, *skip, "-o", tmp_path / "s.safetensors")
+
+
+def test_what_cannot_weight_images_refuses_their_weights(
+    tmp_path: Path, photos: Path, teacher: dict[str, Path], call: Call
+) -> None:
+    listed = tmp_path / "list.csv"
+    rows = [f"{p},{p.parent.name},0.5" for p in sorted(photos.glob("*/*"))]
+    listed.write_text("\n".join(["path,label,weight", *rows]) + "\n")
+    words = ("distill", listed, "-t", teacher["model"], *TINY, "--epochs", 1, "-b", 20)
+    for loss in ("pkt", "n-pair"):
+        both = ("--loss", "contrastive+", "--loss", loss)
+        done = call(*words, *both, "-o", tmp_path / "s.safetensors", status=2)
+        assert f"--loss {loss} has no pairs and cannot weight images" in done.stderr
+    call(*words, "-o", tmp_path / "s.safetensors")
+
+
+def test_positivity_of_what_was_mined_or_distilled(
+    tmp_path: Path, photos: Path, teacher: dict[str, Path], call: Call
+) -> None:
+    out, few = tmp_path / "m.safetensors", ("-b", 20, "-j", 0, "--batches", 1)
+    words = (*TINY, *SHORT, "--dim", 8, "-o", out)
+    losses = ("--loss", "contrastive", "--loss", "margin:learn=class")
+    call("train", photos, *words, "--mining", "hard", "--negatives", 2, *losses)
+    done = call("positivity", out, photos, *few, "--loss", "margin:learn=class", "--json")
+    assert json.loads(done.stdout)["loss"].startswith("margin:")
+    call("train", photos, *words, "--miner", "hard")
+    found = json.loads(call("positivity", out, photos, *few, "--json").stdout)
+    assert (found["miner"], found["examples"]) == ("hard", 20)
+    call("distill", photos, "-t", teacher["vectors"], *TINY, *SHORT, "-o", out)
+    found = json.loads(call("positivity", out, photos, *few, "--json").stdout)
+    assert found["loss"].startswith("contrastive:")
+    call("distill", photos, "-t", teacher["vectors"], *words, "--loss", "pkt")
+    done = call("positivity", out, photos, *few, status=2)
+    assert "has no pairs; add --loss" in done.stderr
+    (tmp_path / "list.csv").write_text(f"path\n{sorted(photos.glob('*/*'))[0]}\n")
+    done = call("positivity", out, tmp_path / "list.csv", *few, "--loss", "triplet", status=5)
+    assert "list.csv: no image has a label" in done.stderr
 
 
 def test_train_with_mined_tuples(tmp_path: Path, photos: Path, call: Call) -> None:
@@ -164,6 +228,8 @@ def test_train_with_mined_tuples(tmp_path: Path, photos: Path, call: Call) -> No
         (["--miner", "hard"], "--miner"),
         (["--classes-per-batch", 4], "--mining chooses the batches"),
         (["--mining", "none", "--pool", 9], "--pool needs --mining"),
+        (["--mining", "none", "--memory-weight", 2], "--memory-weight needs --memory"),
+        (["--small-classes", "skip"], "--mining chooses the batches"),
     ):
         assert message in call(*words, *more, status=2).stderr
     call("embed", out, photos, "-o", tmp_path / "x.h5")

@@ -400,12 +400,18 @@ def test_the_table_of_what_is_defined(loss: str) -> None:
         ("normalized-softmax", "embedding:draw=step", "no gradient"),
         ("fastap", "embedding:draw=step", "no gradient"),
         ("nca", "embedding:pairs=pos-neg+pos-pos", "pos-pos mixes; try other pairs"),
-        ("contrastive:weight=0", "feature:pairs=neg", "is not valid"),
+        ("contrastive:weight=0.5", "feature:pairs=neg", "is not valid"),
     ],
 )
 def test_what_is_refused_and_why(loss: str, level: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         objective(loss, level)
+
+
+@pytest.mark.parametrize("per_anchor", [1, 4])
+@pytest.mark.parametrize("loss", ["contrastive:margin=0.95", "contrastive:form=squared,margin=0.2"])
+def test_a_loss_that_acts_near_one_only_is_not_refused(loss: str, per_anchor: int) -> None:
+    objective(loss, f"embedding:pairs=neg-neg,per_anchor={per_anchor}")
 
 
 def test_one_lambda_a_step_says_nothing_to_ratios() -> None:

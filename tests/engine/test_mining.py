@@ -156,8 +156,8 @@ def test_nobody_has_a_positive() -> None:
 class Table:
     """Vectors by row, in place of a teacher's file; counts what is asked for."""
 
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors, self.asked = vectors, []
+    def __init__(self, vectors: np.ndarray, metric: str = "cosine") -> None:
+        self.vectors, self.metric, self.asked = vectors, metric, []
 
     def of_rows(self, rows: np.ndarray) -> torch.Tensor:
         self.asked.append(rows)
@@ -200,6 +200,18 @@ def test_who_ranks_the_candidates(has_teacher: bool, symmetric: bool, sides: str
     assert found.anchors.tolist() == anchors.tolist()
     assert found.positives.tolist() == positives.tolist()
     assert len(calls) == sides.count("student")
+
+
+def test_a_euclidean_teacher_ranks_by_distance() -> None:
+    vectors = units(40, seed=2) * np.random.default_rng(0).uniform(0.1, 9, (40, 1)).astype("f4")
+    found, _ = mined(
+        "hard", teacher=Table(vectors, "euclidean"), symmetric=True, student=units(40), negatives=1
+    )
+    anchors, _, pool = found.draw(3)
+    for anchor, chosen in zip(anchors, found.negatives[:, 0].tolist(), strict=True):
+        foreign = pool[found.labels[pool] != found.labels[anchor]]
+        gaps = np.linalg.norm(vectors[foreign] - vectors[anchor], axis=1)
+        assert chosen == foreign[gaps.argmin()]
 
 
 def test_random_mining_asks_nobody_and_has_the_same_anchors() -> None:
