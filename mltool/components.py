@@ -12,12 +12,12 @@ import ast
 import difflib
 import functools
 import importlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mltool.errors import UsageError
+from mltool.settings import READERS, finite, wanted
 
 ROOT = Path(__file__).parent
 FAMILIES = (
@@ -34,7 +34,6 @@ FAMILIES = (
 )
 
 Value = bool | int | float | str | tuple[float, ...] | None
-Positive = float  # the annotation of a setting that must be above 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def complete(text: str, *families: str) -> list[tuple[str, str]]:
     before, comma, last = settings.rpartition(",")
     begun = f"{name}:{before}{comma}"
     return [
-        (f"{begun}{setting.name}=", f"{wanted_by(setting)}, {written(setting.default)}")
+        (f"{begun}{setting.name}=", f"{wanted(setting.type)}, {written(setting.default)}")
         for each in found
         for setting in each.settings
         if each.name == name and setting.name.startswith(last)
@@ -203,36 +202,6 @@ def _as_tuple(value: object) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
-def finite(text: str, *, above: float = -math.inf) -> float:
-    """The number in a text. Raises ValueError unless it is finite and above a bound."""
-    number = float(text)
-    if not above < number < math.inf:
-        raise ValueError(text)
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-READERS: dict[str, Callable[[str], Value]] = {
-    "int": _count,
-    "float": finite,
-    "Positive": functools.partial(finite, above=0),
-    "str": str,
-}
-WANTED = {"int": "a whole number, 1 or more", "float": "a number", "Positive": "a number above 0"}
-
-
-def wanted_by(setting: Setting) -> str:
-    """What a setting takes, in words."""
-    kind, _, other = setting.type.partition(" | ")
-    return WANTED.get(kind, kind) + (" or none" if other else "")
-
-
 def _convert(component: Component, setting: Setting, text: str) -> Value:
     try:
         if setting.choices:
@@ -247,9 +216,9 @@ def _convert(component: Component, setting: Setting, text: str) -> Value:
             return None
         return READERS[setting.type.split(" |")[0]](text)
     except (ValueError, KeyError):
-        wanted = " or ".join(setting.choices) if setting.choices else wanted_by(setting)
+        words = " or ".join(setting.choices) if setting.choices else wanted(setting.type)
         raise UsageError(
-            f"{component.name}: {setting.name}={text} is not valid, it takes {wanted}"
+            f"{component.name}: {setting.name}={text} is not valid, it takes {words}"
         ) from None
 
 

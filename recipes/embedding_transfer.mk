@@ -49,9 +49,9 @@ TRANSFER_SMALL_DIM ?= --dim 32
 TRANSFER_NEGATIVES ?= 1024
 TRANSFER_TEST ?=
 TRANSFER_METRICS ?= precision@1,map@r
-TRANSFER_WORDS_fitnet = --loss fitnet --loss $(TRANSFER_LOSS) --stages 3
-TRANSFER_WORDS_attention = --loss attention:weight=100 --loss $(TRANSFER_LOSS) --stages 3
-TRANSFER_WORDS_crd = --loss crd:negatives=$(TRANSFER_NEGATIVES) --loss $(TRANSFER_LOSS)
+TRANSFER_WORDS_fitnet = --loss fitnet --loss $(TRANSFER_LOSS) --symmetric --stages 3
+TRANSFER_WORDS_attention = --loss attention:weight=100 --loss $(TRANSFER_LOSS) --symmetric --stages 3
+TRANSFER_WORDS_crd = --loss crd:negatives=$(TRANSFER_NEGATIVES) --loss $(TRANSFER_LOSS) --symmetric
 TRANSFER_WORDS_darkrank = --loss darkrank --loss triplet:form=distance,margin=0.2 --symmetric --no-normalize
 TRANSFER_WORDS_pkt = --loss pkt:weight=10000 --no-normalize
 TRANSFER_WORDS_rkd = --loss rkd

@@ -193,10 +193,8 @@ class DistillRequest:
                 f"--positives {self.positives}: this --loss has its own, or none; leave it out, or "
                 "use --loss contrastive"
             )
-        if self.symmetric and not paired:
-            raise UsageError(
-                "--symmetric is for losses of pairs, which this --loss is not; leave it out"
-            )
+        if self.symmetric and all(map(is_transfer, self.run.loss)):
+            raise UsageError("--symmetric says nothing to transfers; leave it out")
         has_new = self.run.projection != "none" and self.run.init is None
         if has_new and not any(map(_trains_embeddings, self.run.loss)):
             raise UsageError(

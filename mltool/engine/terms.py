@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mltool import components
+from mltool import components, settings
 from mltool.components import Value
 from mltool.errors import UsageError
 from mltool.losses import Pairs, of_labels
@@ -126,7 +126,7 @@ def split_weight(text: str) -> tuple[str, float]:
     bare = f"{name}:{others}" if others else name
     try:
         given = weights[-1].removeprefix("weight=") if weights else "1"
-        return bare, components.finite(given, above=0)
+        return bare, settings.finite(given, above=0)
     except ValueError:
         raise UsageError(f"{text}: weight takes a number above 0") from None
 

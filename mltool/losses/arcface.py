@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_sum_exp, root
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"

@@ -5,8 +5,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_one_plus_sum_exp, row_mean
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "batch"

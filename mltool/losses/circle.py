@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_sum_exp
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "batch"

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, softmax_loss
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, distance
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "batch"

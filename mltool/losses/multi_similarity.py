@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, log_one_plus_sum_exp
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "batch"

@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_one_plus_sum_exp, mean_over
+from mltool.settings import Positive
 
 ANCHORS = "proxies"
 CANDIDATES = "batch"

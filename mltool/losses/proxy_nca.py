@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, has_any, log_odds
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mltool.components import Positive
 from mltool.losses._pairs import Pairs, distance, softmax_loss
+from mltool.settings import Positive
 
 ANCHORS = "batch"
 CANDIDATES = "proxies"

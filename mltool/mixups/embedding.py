@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from mltool.components import Positive
 from mltool.mixups._mixup import Mixup
+from mltool.settings import Positive
 
 
 def embedding(

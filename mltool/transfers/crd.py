@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mltool.components import Positive
+from mltool.settings import Positive
 
 INPUT = "raw"
 NEEDS = {"penultimate", "index", "labels"}

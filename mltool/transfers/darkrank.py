@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.components import Positive
+from mltool.settings import Positive
 from mltool.transfers._vectors import distances, sides
 
 INPUT = "unit"

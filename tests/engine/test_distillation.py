@@ -280,7 +280,7 @@ REFUSED = [
     (["proxy-anchor"], MINED | {"symmetric": True}, UsageError, "no --loss has a use"),
     (["regression", "pkt"], MINED, UsageError, "no --loss has a use"),
     (["pkt"], {"neighbors": 3, "images_per_class": 2}, UsageError, "--images-per-class"),
-    (["contrastive+"], {"positives": "self"}, UsageError, "overridden"),
+    (["contrastive+"], {"positives": "self"}, UsageError, "its own, or none"),
     (["regression"], {"views": 200}, UsageError, "--views 200"),
     (["contrastiv"], {}, UsageError, "did you mean contrastive"),
     (["relaxed-contrast"], {}, UsageError, "did you mean relaxed-contrastive"),
