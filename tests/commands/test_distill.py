@@ -149,7 +149,7 @@ def test_bad_input(tmp_path: Path, photos: Path, teacher: dict[str, Path], call:
         (
             ["-t", teacher["vectors"], "--dim", 8, "--loss", "pkt", "--symmetric"],
             2,
-            "--symmetric is",
+            "--symmetric says",
         ),
         (["-t", teacher["vectors"], "--loss", "pkt", "--positives", "self"], 2, "its own, or none"),
         (["-t", teacher["vectors"], "--loss", "regression", "-b", 1], 2, "--freeze-bn"),
