@@ -13,21 +13,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mltool import __version__
-from mltool.commands.distill import distill
-from mltool.commands.embed import embed
-from mltool.commands.evaluate import evaluate
-from mltool.commands.index import index
-from mltool.commands.info import info
-from mltool.commands.list import list_components
-from mltool.commands.pack import pack
-from mltool.commands.plot import plot
-from mltool.commands.positivity import positivity
-from mltool.commands.search import search
-from mltool.commands.train import train
-from mltool.commands.verify import verify
 from mltool.errors import InputError, MltoolError, ResourceError, UsageError
 from mltool.files.names import printable
 from mltool.options import SECTIONS, check_bounds
+from mltool.signatures.distill import distill
+from mltool.signatures.embed import embed
+from mltool.signatures.evaluate import evaluate
+from mltool.signatures.index import index
+from mltool.signatures.info import info
+from mltool.signatures.list import list_components
+from mltool.signatures.pack import pack
+from mltool.signatures.plot import plot
+from mltool.signatures.positivity import positivity
+from mltool.signatures.search import search
+from mltool.signatures.train import train
+from mltool.signatures.verify import verify
 
 PANELS: dict[str, list[Callable]] = {
     "Learn": [train, distill],

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from tiny_runs import Child, plan, run, runtime, stopping
 
-from mltool.engine import partial
+from mltool.engine import run_state
 from mltool.engine.training import train
-from mltool.files import tensors
+from mltool.files import safetensors_file
 from mltool.models import checkpoint
 
 CPU = torch.device("cpu")
@@ -259,7 +259,7 @@ def test_a_signal_to_one_rank_stops_both_at_one_step(tmp_path: Path, rank: int, 
 
     ends = [child.wait() for child in start(work)]
     assert [status for status, _ in ends] == [75, 75], ends
-    counters = tensors.read_meta(partial.path_of(str(broken)))["counters"]
+    counters = safetensors_file.read_meta(run_state.path_of(str(broken)))["counters"]
     assert counters["epoch"] * 5 + counters["step"] == step
     together(lambda: train(plan(**settings), runtime(broken, resume=True)))
     assert broken.read_bytes() == whole.read_bytes()

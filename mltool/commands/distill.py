@@ -1,198 +1,298 @@
-"""`mltool distill`: what a teacher knows, for a student."""
+"""`mltool distill` as a library call: from a request to a plan, and the plan carried out."""
 
-from typing import Annotated, Literal
+import dataclasses
+import json
+import logging
+from functools import partial
+from typing import cast
 
-import typer
+import numpy as np
+import torch
 
-from mltool.options import (
-    BatchSize,
-    CacheOption,
-    Classes,
-    Data,
-    Device,
-    DryRun,
-    ImageSize,
-    KeepAspect,
-    Labels,
-    Limit,
-    OnBadImage,
-    Output,
-    PrecisionOption,
-    Resize,
-    ResumeOption,
-    Root,
-    Seed,
-    Split,
-    Threads,
-    Weights,
-    Workers,
-    completing,
-)
-from mltool.training_options import (
-    AllowNonidentical,
-    Arch,
-    Augment,
-    ClassesPerBatch,
-    Clip,
-    Deterministic,
-    Ema,
-    Epochs,
-    FreezeBn,
-    ImagesPerClass,
-    Init,
-    Log,
-    Lr,
-    LrBackbone,
-    LrProxies,
-    Mining,
-    Momentum,
-    Negatives,
-    Optimizer,
-    Pairs,
-    Patience,
-    Pool,
-    Pooling,
-    Projection,
-    Queries,
-    SaveEvery,
-    Schedule,
-    Select,
-    SmallClasses,
-    Val,
-    ValEvery,
-    Warmup,
-    WeightDecay,
-)
+from mltool import components, distributed
+from mltool.commands import teacher_student, training_setup
+from mltool.commands.request import DistillRequest
+from mltool.engine import mining, training
+from mltool.engine.data import Images, plain_view
+from mltool.engine.mining import Mining, Tuples
+from mltool.engine.objectives import teacher_pairs
+from mltool.engine.objectives.distill import Distilled
+from mltool.engine.objectives.pair_loss import resolved
+from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
+from mltool.engine.objectives.transfer import TransferTerm, is_transfer
+from mltool.engine.samplers import Neighborhoods, Sampler, Shuffled, Views
+from mltool.engine.teachers import CachedTeacher, OnlineTeacher
+from mltool.engine.training import Plan
+from mltool.engine.validation import Validation
+from mltool.errors import SkippedInputs, UsageError
+from mltool.exact.knn import Resources
+from mltool.files import atomic, history
+from mltool.files.embeddings import Embeddings
+from mltool.files.manifest import Manifest
+from mltool.models.embedder import Embedder, parameters
+from mltool.models.features import FeatureHooks
+from mltool.retrieval.neighbours import nearest
+
+logger = logging.getLogger(__name__)
+
+# what decides the pixels, beside the augmentation
+PIXELS = ("resize", "crop", "interpolation", "keep_aspect")
 
 
-def distill(
-    data: Data,
-    output: Output,
-    *,
-    teacher: Annotated[
-        str,
-        typer.Option(
-            "-t",
-            "--teacher",
-            metavar="FILE|timm:NAME",
-            help="Embeddings of the images (joined by name), a checkpoint, or a timm backbone.",
-        ),
-    ],
-    teacher_weights: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher-weights", metavar="FILE|timm", help="Of a backbone.  [default: timm]"
-        ),
-    ] = None,
-    arch: Arch = None,
-    weights: Weights = None,
-    init: Init = None,
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            "--dim", help="Length of an embedding.  [default: the teacher's; 512 for transfers]"
-        ),
-    ] = None,
-    pooling: Pooling = None,
-    projection: Projection = None,
-    loss: Annotated[
-        list[str],
-        typer.Option(
-            "--loss",
-            metavar="NAME[:key=value,...]",
-            help="contrastive+, regression, or see `list losses` and `list transfers`; repeated "
-            "losses add, each times its weight=.",
-            autocompletion=completing("losses", "transfers", also=("contrastive+", "regression")),
-        ),
-    ] = ["contrastive+"],  # noqa: B006 - typer reads it, nobody changes it
-    positives: Annotated[
-        Literal["class", "class+self", "self"],
-        typer.Option(
-            "--positives",
-            help="Which of the teacher's vectors are pulled; contrastive+ and regression say it.",
-        ),
-    ] = "class",
-    symmetric: Annotated[
-        bool,
-        typer.Option(
-            "--symmetric/--no-symmetric",
-            help="Compare the student with itself; the teacher serves mining and transfers only.",
-        ),
-    ] = False,
-    normalize: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalize/--no-normalize",
-            help="Unit vectors and cosine.  [default: unless all losses are of raw vectors]",
-        ),
-    ] = None,
-    stages: Annotated[
-        int | None,
-        typer.Option(
-            "--stages", metavar="N", help="The last N feature maps are compared.  [default: 4]"
-        ),
-    ] = None,
-    mining: Mining = "none",
-    pairs: Pairs = None,
-    pool: Pool = None,
-    queries: Queries = None,
-    negatives: Negatives = None,
-    views: Annotated[
-        int, typer.Option("--views", help="How often an image stands in a batch.")
-    ] = 1,
-    neighbors: Annotated[
-        int | None,
-        typer.Option(
-            "--neighbors", metavar="K", help="Batches of images with their K - 1 nearest ones."
-        ),
-    ] = None,
-    batch_size: BatchSize = 128,
-    classes_per_batch: ClassesPerBatch = None,
-    images_per_class: ImagesPerClass = None,
-    small_classes: SmallClasses = "resample",
-    epochs: Epochs = 20,
-    lr: Lr = 1e-3,
-    lr_backbone: LrBackbone = None,
-    lr_proxies: LrProxies = None,
-    weight_decay: WeightDecay = 1e-4,
-    optimizer: Optimizer = "adamw",
-    momentum: Momentum = 0.9,
-    schedule: Schedule = "cosine",
-    warmup: Warmup = 0.0,
-    freeze_bn: FreezeBn = False,
-    clip: Clip = None,
-    ema: Ema = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    keep_aspect: KeepAspect = False,
-    augment: Augment = None,
-    val: Val = None,
-    select: Select = "map@r",
-    val_every: ValEvery = 1,
-    patience: Patience = None,
-    split: Split = None,
-    classes: Classes = None,
-    labels: Labels = None,
-    limit: Limit = None,
-    root: Root = None,
-    on_bad_image: OnBadImage = "error",
-    cache: CacheOption = "ram",
-    precision: PrecisionOption = "auto",
-    device: Device = "auto",
-    deterministic: Deterministic = False,
-    seed: Seed = 0,
-    threads: Threads = None,
-    workers: Workers = None,
-    log: Log = None,
-    save_every: SaveEvery = 60.0,
-    resume: ResumeOption = False,
-    allow_nonidentical: AllowNonidentical = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Train a student that embeds as its teacher does."""
-    given = dict(locals())
-    from mltool.engine.distillation import run
-    from mltool.engine.request import DistillRequest, RunRequest, TuplesRequest, taken
+def run(request: DistillRequest) -> None:
+    """Distill as requested; the student appears under `--output` when it is finished.
 
-    common, tuples = taken(RunRequest, given), taken(TuplesRequest, given)
-    run(DistillRequest(run=common, tuples=tuples, **given))
+    Raises SkippedInputs at the end when images were left out, and what `training.train` raises.
+    """
+    request.check()
+    common = request.run
+    with training_setup.session(common) as device:
+        manifest = training_setup.images_of(common)
+        if teacher_student.needs_labels(request):
+            manifest = training_setup.labelled(manifest, common.data, "this --loss")
+        teacher_student.refuse_weights(request, manifest)
+        teacher = teacher_student.teacher_of(request, device)
+        model = teacher_student.student_of(request, teacher)
+        if isinstance(teacher, CachedTeacher) and common.on_bad_image == "error":
+            teacher.join(manifest.names)  # what is missing is known before images are decoded
+        manifest, reasons = training_setup.readable(common, manifest, model)
+        if isinstance(teacher, CachedTeacher) and common.on_bad_image != "error":
+            teacher.join(manifest.names)  # it may have left out the same ones
+        plan = _plan(request, teacher, model, manifest, device)
+        if common.dry_run:
+            size = 4 * parameters(model) / 1e6
+            logger.info("would write %s, about %.1f MB", common.output, size)
+            return
+        inputs = [request.teacher, request.teacher_weights, common.init, common.weights]
+        atomic.refuse_inputs(common.output, [*inputs, common.pairs, *common.data])
+        training.train(plan, training_setup.runtime(common, device))
+    if reasons and common.on_bad_image == "skip":
+        raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
+
+
+def _plan(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    model: Embedder,
+    manifest: Manifest,
+    device: torch.device,
+) -> Plan:
+    common = request.run
+    images = _images(request, teacher, model, manifest)
+    tuples = _tuples(request, manifest)
+    sampler = _sampler(request, teacher, manifest, tuples, device)
+    training_setup.refuse_unequal(common, model, maps=teacher_student.of_maps(request))
+    training_setup.refuse_single(common, model, sampler)
+    objective = _objective(request, teacher, model, manifest, tuples)
+    loop = training_setup.loop_settings(common, device)
+    held_out = training_setup.validation(common, model, device)
+    plan = Plan(
+        model=model,
+        objective=objective,
+        images=images,
+        sampler=sampler,
+        loop=loop,
+        rates=training_setup.rates(common),
+        ema=common.ema,
+        pretrained=training_setup.is_pretrained(common),
+        validation=held_out,
+        classes=manifest.label_names,
+        history=_history(request, teacher, model, manifest, held_out, loop.precision),
+        mining=_mining(request, teacher, tuples, images, model),
+    )
+    training_setup.report("distill", plan)
+    return plan
+
+
+def _images(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    model: Embedder,
+    manifest: Manifest,
+) -> Images:
+    """The student's images: of a teacher with several views the very pixels that it saw."""
+    common = request.run
+    text = training_setup.augmentation(common, model.spec)
+    augmentation = components.load("augmentations", text, size=model.spec.crop)
+    seed, views = common.seed, None
+    if isinstance(teacher, CachedTeacher) and teacher.augmentation is not None:
+        seen, seed = teacher.augmentation
+        views = teacher.views
+        if components.resolved("augmentations", text) != seen:
+            raise UsageError(
+                f"{request.teacher} was embedded with --augment {seen}; say the same here, so that "
+                "student and teacher see the same pixels"
+            )
+        _check_views(request, teacher, model)
+    keep = common.cache == "ram"
+    return Images(manifest, model.spec, augmentation, seed=seed, cache=keep, views=views)
+
+
+def _check_views(request: DistillRequest, teacher: CachedTeacher, model: Embedder) -> None:
+    """Raise UsageError where a student would not see the views of a file, or see one twice."""
+    if request.views > teacher.views:
+        raise UsageError(
+            f"{request.teacher} holds {teacher.views} views of each image, so --views "
+            f"{request.views} would show some twice; embed more of them, or lower --views"
+        )
+    own = json.loads(model.spec.preprocess)
+    differing = [key for key in PIXELS if own.get(key) != teacher.preprocess.get(key)]
+    if differing:
+        seen = ", ".join(f"{key} {teacher.preprocess.get(key)}" for key in differing)
+        raise UsageError(
+            f"{request.teacher} was embedded with {seen}, but the student has "
+            f"{', '.join(str(own.get(key)) for key in differing)}; choose the same --image-size "
+            "and --resize in both, so that student and teacher see the same pixels"
+        )
+
+
+def _tuples(request: DistillRequest, manifest: Manifest) -> Tuples | None:
+    settings = request.tuples.settings()
+    if settings is None:
+        return None
+    return Tuples(manifest.labels, settings, seed=request.run.seed, pairs=manifest.pairs)
+
+
+def _sampler(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    manifest: Manifest,
+    tuples: Tuples | None,
+    device: torch.device,
+) -> Sampler:
+    """Tuples, neighbourhoods, P x K where classes count, else random batches; with all views."""
+    common, ranks = request.run, distributed.world()
+    total = common.batch_size * ranks
+    if tuples is not None:
+        whole = request.symmetric
+        return mining.batches(tuples, size=total, whole=whole, processes=ranks)
+    single = total // request.views // ranks * ranks
+    if not single:
+        raise UsageError(
+            f"a batch (-b) of {total} images does not hold --views {request.views} of one for each "
+            f"of {ranks} processes; raise --batch-size or lower --views"
+        )
+    if request.neighbors is not None:
+        assert isinstance(teacher, CachedTeacher)
+        known = str(device) if device.type == "cuda" else "cpu"  # a search knows no other
+        resources = Resources(device=known, threads=common.threads)
+        sampler: Sampler = Neighborhoods(
+            len(manifest),
+            partial(nearest_rows, teacher, manifest, k=request.neighbors - 1, resources=resources),
+            each=request.neighbors,
+            size=single,
+            seed=common.seed,
+            processes=ranks,
+        )
+    elif (
+        teacher_student.needs_labels(request) or common.classes_per_batch or common.images_per_class
+    ):
+        each = dataclasses.replace(common, batch_size=max(1, common.batch_size // request.views))
+        sampler = training_setup.class_balanced(each, manifest)
+        if unknown := int((manifest.labels < 0).sum()):
+            logger.warning("%d images without a label are in no batch of classes", unknown)
+    else:
+        sampler = Shuffled(len(manifest), size=single, seed=common.seed, processes=ranks)
+    return Views(sampler, request.views) if request.views > 1 else sampler
+
+
+def nearest_rows(
+    teacher: CachedTeacher, manifest: Manifest, *, k: int, resources: Resources
+) -> np.ndarray:
+    """The rows [N, k] of the images nearest to each one, as the teacher sees them."""
+    logger.info("looking for the %d nearest images of each of %d", k, len(manifest))
+    vectors = cast(np.ndarray, teacher.rows())
+    found = Embeddings(manifest.names, vectors, metric=teacher.metric)
+    return nearest(found, None, k=k, keep_self=False, resources=resources).rows
+
+
+def _mining(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    tuples: Tuples | None,
+    images: Images,
+    model: Embedder,
+) -> Mining | None:
+    if tuples is None:
+        return None
+    assert isinstance(teacher, CachedTeacher)
+    seen = images.seen_as(plain_view(model.spec))
+    return Mining(tuples, seen, teacher=teacher, symmetric=request.symmetric)
+
+
+def _objective(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    model: Embedder,
+    manifest: Manifest,
+    tuples: Tuples | None,
+) -> Distilled:
+    common = request.run
+    torch.manual_seed(common.seed)
+    generator = torch.Generator().manual_seed(common.seed)
+    stages = teacher_student.stages_of(request)
+    student = FeatureHooks(model, stages) if stages is not None else None
+    context: dict[str, object] = {
+        "student_dim": model.spec.dim,
+        "teacher_dim": teacher.dim,
+        "images": len(manifest),
+        "generator": generator,
+    }
+    terms = [
+        TransferTerm(
+            text,
+            student=student,
+            teacher=teacher.listener if isinstance(teacher, OnlineTeacher) else None,
+            context=context,
+        )
+        if is_transfer(text)
+        else TeacherPairLoss(
+            text,
+            positives=request.positives,
+            symmetric=request.symmetric,
+            mined=tuples is not None,
+            classes=len(manifest.label_names),
+            dim=model.spec.dim,
+        )
+        for text in common.loss
+    ]
+    listened = teacher_student.is_asymmetric(request) or any(map(is_transfer, common.loss))
+    return Distilled(
+        terms,
+        teacher=teacher if listened else None,
+        mined=tuples,
+        symmetric=request.symmetric,
+        normalize=model.spec.normalize,
+        seed=common.seed,
+        generator=generator,
+    )
+
+
+def _history(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    model: Embedder,
+    manifest: Manifest,
+    held_out: Validation | None,
+    precision: str,
+) -> history.History:
+    apart = {"run", "tuples", "teacher", "teacher_weights"}
+    settings = {key: value for key, value in vars(request).items() if key not in apart} | {
+        **request.tuples.recorded(),
+        "loss": [
+            resolved("transfers", text) if is_transfer(text) else teacher_pairs.written(text)
+            for text in request.run.loss
+        ],
+        "precision": precision,
+    }
+    return training_setup.record(
+        "distill",
+        request.run,
+        model,
+        manifest,
+        held_out,
+        settings=settings,
+        counts={},
+        inputs=teacher.inputs,
+        before=[teacher.history],
+    )

@@ -1,50 +1,48 @@
-"""`mltool plot`: pictures of embeddings."""
+"""`mltool plot` as a library call: files in, a PNG out."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
-import typer
+from mltool.errors import UsageError
+from mltool.files import atomic, shards
+from mltool.files.lists import image_lists, selection
+from mltool.retrieval import pictures
 
-from mltool.options import Output, Seed
+
+@dataclass(frozen=True)
+class PlotRequest:
+    """The options of `mltool plot`, by their names there; see its help."""
+
+    kind: str
+    embeddings: str
+    gallery: str | None
+    output: str
+    query: list[str]
+    worst: int
+    k: int
+    limit: int
+    seed: int
 
 
-def plot(
-    kind: Annotated[
-        Literal["ranking", "tsne"],
-        typer.Argument(
-            metavar="ranking|tsne",
-            help="ranking: queries and their nearest images, right ones green, wrong ones red. "
-            "tsne: all vectors in the plane, coloured by class.",
-            show_default=False,
-        ),
-    ],
-    embeddings: Annotated[
-        str,
-        typer.Argument(
-            metavar="EMB",
-            help="Embeddings: a file, a folder of shards or a quoted glob.",
-            show_default=False,
-        ),
-    ],
-    gallery: Annotated[
-        str | None, typer.Argument(metavar="GALLERY", help="Of a ranking, if it is another file.")
-    ] = None,
-    *,
-    output: Output,
-    query: Annotated[
-        list[str] | None,
-        typer.Option("--query", metavar="NAME", help="A query to show; may be repeated."),
-    ] = None,
-    worst: Annotated[
-        int, typer.Option("--worst", help="Without --query: how many of the worst queries.")
-    ] = 8,
-    k: Annotated[int, typer.Option("-k", help="Hits of each query.")] = 8,
-    limit: Annotated[
-        int, typer.Option("--limit", help="Rows that t-SNE places, drawn by --seed.")
-    ] = 5000,
-    seed: Seed = 0,
-) -> None:
-    """Draw a PNG from embeddings; needs the extra `plot` (matplotlib)."""
-    given = dict(locals())
-    from mltool.retrieval.plotting import PlotRequest, run
-
-    run(PlotRequest(**given | {"query": query or []}))
+def run(request: PlotRequest) -> None:
+    """Draw what was asked for. Raises UsageError, InputError, ResourceError."""
+    for name in ("worst", "k", "limit"):
+        if getattr(request, name) < 1:
+            raise UsageError(f"{name} is {getattr(request, name)}, but must be 1 or more")
+    atomic.check_writable(request.output)
+    paths = shards.expand(request.embeddings)
+    atomic.refuse_inputs(request.output, paths)
+    queries = shards.read_many(paths)
+    if request.kind == "tsne":
+        picture = pictures.tsne(queries, limit=request.limit, seed=request.seed)
+    else:
+        others = shards.expand(request.gallery) if request.gallery is not None else []
+        images = selection.join([image_lists.read_h5(path) for path in (*paths, *others)])
+        picture = pictures.ranking(
+            queries,
+            shards.read_many(others) if others else None,
+            images,
+            chosen=request.query,
+            worst=request.worst,
+            k=request.k,
+        )
+    atomic.write(request.output, picture)

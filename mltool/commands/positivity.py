@@ -1,65 +1,157 @@
-"""`mltool positivity`: when a mixed example acts as a positive."""
+"""`mltool positivity` as a library call: a model and images in, a table and a picture out."""
 
-from typing import Annotated
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
-import typer
+import torch
 
-from mltool.options import (
-    BatchSize,
-    Classes,
-    Data,
-    Device,
-    Json,
-    Limit,
-    Seed,
-    Split,
-    Threads,
-    Workers,
-    completing,
-)
-from mltool.training_options import ClassesPerBatch, ImagesPerClass
+from mltool import components
+from mltool.commands.training_setup import labelled
+from mltool.datasets import open_data
+from mltool.engine import device as devices
+from mltool.engine.data import Batch, Images, default_workers, load, plain_view
+from mltool.engine.mixed_positivity import as_text, measure
+from mltool.engine.objectives import mixing
+from mltool.engine.objectives.pair_loss import Term, resolved
+from mltool.engine.objectives.teacher_pairs import unfolded
+from mltool.engine.objectives.transfer import is_transfer
+from mltool.engine.samplers import ClassBalanced, sizes
+from mltool.errors import UsageError
+from mltool.files import atomic
+from mltool.files.manifest import Manifest
+from mltool.mixups import Mixup
+from mltool.models import checkpoint, stages
+from mltool.models.checkpoint import Checkpoint
+from mltool.retrieval import pictures
 
 
-def positivity(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
-    ],
-    data: Data,
-    *,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE.png", help="The curves, drawn.")
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            "--loss",
-            help="See `list losses`.  [default: the model's]",
-            autocompletion=completing("losses"),
-        ),
-    ] = None,
-    mixup: Annotated[
-        str | None,
-        typer.Option(
-            "--mixup",
-            help="See `list mixups`.  [default: the model's, or else embedding]",
-            autocompletion=completing("mixups"),
-        ),
-    ] = None,
-    batches: Annotated[int, typer.Option("--batches", help="How many to measure on.")] = 20,
-    batch_size: BatchSize = 128,
-    classes_per_batch: ClassesPerBatch = None,
-    images_per_class: ImagesPerClass = None,
-    split: Split = None,
-    classes: Classes = None,
-    limit: Limit = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    threads: Threads = None,
-    workers: Workers = None,
-    json: Json = False,
-) -> None:
-    """How often mixed examples act as positives, by lambda."""
-    given = dict(locals())
-    from mltool.engine.measuring import PositivityRequest, run
+@dataclass(frozen=True)
+class PositivityRequest:
+    """The options of `mltool positivity`, by their names there; see its help."""
 
-    print(run(PositivityRequest(**given)))
+    model: str
+    data: list[str]
+    output: str | None
+    loss: str | None
+    mixup: str | None
+    batches: int
+    batch_size: int
+    classes_per_batch: int | None
+    images_per_class: int | None
+    split: str | None
+    classes: str | None
+    limit: int | None
+    device: str
+    seed: int
+    threads: int | None
+    workers: int | None
+    json: bool
+
+
+def run(request: PositivityRequest) -> str:
+    """Measure, draw `output` if one is asked for, and report as text or JSON.
+
+    Raises UsageError, InputError, ResourceError.
+    """
+    if request.output is not None:
+        atomic.refuse_inputs(request.output, [request.model, *request.data])
+        atomic.check_writable(request.output)
+    device = devices.choose(request.device)
+    devices.set_threads(request.threads)
+    found = checkpoint.read(request.model)
+    manifest = open_data(
+        request.data,
+        split=request.split,
+        classes=request.classes,
+        limit=request.limit,
+        need_split=True,
+    )
+    manifest = labelled(manifest, request.data, "positivity")
+    model = found.model().to(device)
+    loss, level = _chosen(request, found)
+    term = _term(loss, found, manifest)
+    mixup: Mixup = components.load("mixups", level)()
+    _check(term, mixup, keep_aspect=found.spec.keep_aspect)
+    term = term.to(device)
+    if mixup.stage is not None:
+        stages.check(model.backbone, mixup.stage)
+    curve = measure(
+        model,
+        _batches(request, found, manifest, device),
+        term,
+        mixup,
+        miner=_trained_with(found).get("miner"),
+        loss=resolved("losses", loss),
+        level=components.resolved("mixups", level),
+        seed=request.seed,
+    )
+    if request.output is not None:
+        drawn = {"measured": curve.empirical}
+        if curve.closed_form is not None:
+            drawn["closed form"] = curve.closed_form
+        picture = pictures.lines(curve.share, drawn, across="lambda", up="acts as a positive")
+        atomic.write(request.output, picture)
+    return json.dumps(asdict(curve)) if request.json else as_text(curve)
+
+
+def _chosen(request: PositivityRequest, found: Checkpoint) -> tuple[str, str]:
+    """(loss, mixup): those asked for, else those that the model was trained with."""
+    trained = _trained_with(found)
+    loss = request.loss or unfolded((trained.get("loss") or ["multi-similarity"])[0], "class")[0]
+    if is_transfer(loss):
+        raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
+    return loss, request.mixup or trained.get("mixup") or "embedding"
+
+
+def _trained_with(found: Checkpoint) -> dict:
+    return found.history[-1]["settings"] if found.history else {}
+
+
+def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
+    """The loss, with what it has learned. Raises UsageError where that is not to be had."""
+    own = manifest.label_names
+    term = Term(loss, classes=len(found.classes) or len(own), dim=found.spec.dim)
+    if not any(p.requires_grad for p in term.parameters()):
+        return term
+    trained = _trained_with(found).get("loss") or []
+    names = [text.partition(":")[0] for text in trained]
+    if term.name not in names:
+        raise UsageError(f"{found.path} was not trained with {term.name}; leave out --loss")
+    if own != found.classes:
+        raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
+    prefix = f"terms.{names.index(term.name)}."
+    if any(key.startswith(prefix + "term.") for key in found.objective):
+        prefix += "term."  # of a distillation, or of mined tuples
+    state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}
+    checkpoint.load_state(term, state, found.path)
+    return term
+
+
+def _check(term: Term, mixup: Mixup, *, keep_aspect: bool) -> None:
+    if reason := mixing.why_not(term, mixup):
+        raise UsageError(f"--mixup has no place here: {reason}")
+    if {"pos-pos", "neg-neg"} & set(mixup.kinds):
+        raise UsageError(f"pairs={mixup.pairs}: lambda decides nothing there; take pos-neg")
+    if keep_aspect and mixup.stage is not None:
+        raise UsageError("images of unequal sizes mix as embeddings only; add --mixup embedding")
+
+
+def _batches(
+    request: PositivityRequest, found: Checkpoint, manifest: Manifest, device: torch.device
+) -> Iterator[Batch]:
+    """P x K batches of test views, on the device."""
+    p, k = sizes(
+        len(manifest.label_names),
+        batch_size=request.batch_size,
+        classes_per_batch=request.classes_per_batch,
+        images_per_class=request.images_per_class,
+    )
+    sampler = ClassBalanced(
+        manifest.labels, classes_per_batch=p, images_per_class=k, seed=request.seed
+    )
+    images = Images(manifest, found.spec, plain_view(found.spec), seed=request.seed)
+    workers = default_workers() if request.workers is None else request.workers
+    rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(request.batches))
+    for batch in load(images, rows, workers=workers):
+        yield batch.to(device)

@@ -1,176 +1,184 @@
-"""`mltool train`: supervised metric learning."""
+"""`mltool train` as a library call: from a request to a plan, and the plan carried out."""
 
-from typing import Annotated
+import logging
 
-import typer
+import torch
+from torch import nn
 
-from mltool.options import (
-    BatchSize,
-    CacheOption,
-    Classes,
-    Data,
-    Device,
-    DryRun,
-    ImageSize,
-    KeepAspect,
-    Labels,
-    Limit,
-    OnBadImage,
-    Output,
-    PrecisionOption,
-    Resize,
-    ResumeOption,
-    Root,
-    Seed,
-    Split,
-    Threads,
-    Weights,
-    Workers,
-    completing,
-)
-from mltool.training_options import (
-    AllowNonidentical,
-    Arch,
-    Augment,
-    ClassesPerBatch,
-    Clip,
-    Deterministic,
-    Ema,
-    Epochs,
-    FreezeBn,
-    ImagesPerClass,
-    Init,
-    Log,
-    Lr,
-    LrBackbone,
-    LrProxies,
-    Mining,
-    Momentum,
-    Negatives,
-    Optimizer,
-    Pairs,
-    Patience,
-    Pool,
-    Pooling,
-    Projection,
-    Queries,
-    SaveEvery,
-    Schedule,
-    Select,
-    SmallClasses,
-    Val,
-    ValEvery,
-    Warmup,
-    WeightDecay,
-)
+from mltool import components, distributed
+from mltool.commands import training_setup
+from mltool.commands.request import TrainRequest
+from mltool.engine import mining, training
+from mltool.engine.data import Images, plain_view
+from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples
+from mltool.engine.objectives import objective as objectives
+from mltool.engine.objectives import pair_loss
+from mltool.engine.objectives.distill import Distilled
+from mltool.engine.objectives.memory import MemorySettings
+from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
+from mltool.engine.samplers import ClassBalanced, Sampler
+from mltool.engine.training import Plan
+from mltool.engine.validation import Validation
+from mltool.errors import SkippedInputs
+from mltool.files import atomic, history
+from mltool.files.manifest import Manifest
+from mltool.models import stages
+from mltool.models.embedder import Embedder, parameters
+
+logger = logging.getLogger(__name__)
 
 
-def train(
-    data: Data,
-    output: Output,
-    *,
-    arch: Arch = None,
-    weights: Weights = None,
-    init: Init = None,
-    dim: Annotated[
-        int | None, typer.Option("--dim", help="Length of an embedding.  [default: 512]")
-    ] = None,
-    pooling: Pooling = None,
-    projection: Projection = None,
-    loss: Annotated[
-        list[str],
-        typer.Option(
-            "--loss",
-            metavar="NAME[:key=value,...]",
-            help="See `list losses`; repeated losses add, each times its weight=.",
-            autocompletion=completing("losses"),
-        ),
-    ] = ["multi-similarity"],  # noqa: B006 - typer reads it, nobody changes it
-    miner: Annotated[
-        str | None,
-        typer.Option(
-            "--miner",
-            help="See `list miners`.  [default: none]",
-            autocompletion=completing("miners"),
-        ),
-    ] = None,
-    mixup: Annotated[
-        str | None,
-        typer.Option(
-            "--mixup",
-            metavar="LEVEL[:key=value,...]",
-            help="Compare with mixed examples too (Metrix); see `list mixups`.  [default: none]",
-            autocompletion=completing("mixups"),
-        ),
-    ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            "--memory", metavar="N", help="Compare with the last N embeddings too.  [default: none]"
-        ),
-    ] = None,
-    memory_weight: Annotated[
-        float | None,
-        typer.Option("--memory-weight", help="What the memory's term counts.  [default: 1]"),
-    ] = None,
-    memory_start: Annotated[
-        int | None,
-        typer.Option(
-            "--memory-start", metavar="STEP", help="Remember from here.  [default: 2nd epoch]"
-        ),
-    ] = None,
-    batch_size: BatchSize = 128,
-    classes_per_batch: ClassesPerBatch = None,
-    images_per_class: ImagesPerClass = None,
-    small_classes: SmallClasses = "resample",
-    mining: Mining = "none",
-    pairs: Pairs = None,
-    pool: Pool = None,
-    queries: Queries = None,
-    negatives: Negatives = None,
-    epochs: Epochs = 20,
-    lr: Lr = 1e-3,
-    lr_backbone: LrBackbone = None,
-    lr_proxies: LrProxies = None,
-    weight_decay: WeightDecay = 1e-4,
-    optimizer: Optimizer = "adamw",
-    momentum: Momentum = 0.9,
-    schedule: Schedule = "cosine",
-    warmup: Warmup = 0.0,
-    freeze_bn: FreezeBn = False,
-    clip: Clip = None,
-    ema: Ema = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    keep_aspect: KeepAspect = False,
-    augment: Augment = None,
-    val: Val = None,
-    select: Select = "map@r",
-    val_every: ValEvery = 1,
-    patience: Patience = None,
-    split: Split = None,
-    classes: Classes = None,
-    labels: Labels = None,
-    limit: Limit = None,
-    root: Root = None,
-    on_bad_image: OnBadImage = "error",
-    cache: CacheOption = "ram",
-    precision: PrecisionOption = "auto",
-    device: Device = "auto",
-    deterministic: Deterministic = False,
-    seed: Seed = 0,
-    threads: Threads = None,
-    workers: Workers = None,
-    log: Log = None,
-    save_every: SaveEvery = 60.0,
-    resume: ResumeOption = False,
-    allow_nonidentical: AllowNonidentical = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Train an embedding on labelled images."""
-    given = dict(locals())
-    from mltool.engine.request import RunRequest, TrainRequest, TuplesRequest, taken
-    from mltool.engine.supervised import run
+def run(request: TrainRequest) -> None:
+    """Train as requested; the model appears under `--output` when it is finished.
 
-    common, tuples = taken(RunRequest, given), taken(TuplesRequest, given)
-    run(TrainRequest(run=common, tuples=tuples, **given))
+    Raises SkippedInputs at the end when images were left out, and what `training.train` raises.
+    """
+    request.check()
+    common = request.run
+    with training_setup.session(common) as device:
+        manifest = training_setup.labelled(training_setup.images_of(common), common.data, "train")
+        model = training_setup.build_model(common)
+        manifest, reasons = training_setup.readable(common, manifest, model)
+        plan = _plan(request, model, manifest, device)
+        if common.dry_run:
+            size = 4 * parameters(model) / 1e6
+            logger.info("would write %s, about %.1f MB", common.output, size)
+            return
+        inputs = [common.init, common.weights, common.pairs, *common.data]
+        atomic.refuse_inputs(common.output, inputs)
+        training.train(plan, training_setup.runtime(common, device))
+    if reasons and common.on_bad_image == "skip":
+        raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
+
+
+def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device) -> Plan:
+    common = request.run
+    text = training_setup.augmentation(common, model.spec)
+    augmentation = components.load("augmentations", text, size=model.spec.crop)
+    keep = common.cache == "ram"
+    images = Images(manifest, model.spec, augmentation, seed=common.seed, cache=keep)
+    mined: Mining | None = None
+    sampler: Sampler
+    settings = request.tuples.settings()
+    if settings is None:
+        sampler, objective = _balanced(request, model, manifest)
+    else:
+        mined, sampler, objective = _mined(request, settings, model, manifest, images)
+    loop = training_setup.loop_settings(common, device)
+    held_out = training_setup.validation(common, model, device)
+    plan = Plan(
+        model=model,
+        objective=objective,
+        images=images,
+        sampler=sampler,
+        loop=loop,
+        rates=training_setup.rates(common),
+        ema=common.ema,
+        pretrained=training_setup.is_pretrained(common),
+        validation=held_out,
+        classes=manifest.label_names,
+        history=_history(request, model, manifest, held_out, sampler, loop.precision),
+        mining=mined,
+    )
+    training_setup.report("train", plan)
+    return plan
+
+
+def _balanced(
+    request: TrainRequest, model: Embedder, manifest: Manifest
+) -> tuple[ClassBalanced, nn.Module]:
+    """P x K batches, compared within."""
+    sampler = training_setup.class_balanced(request.run, manifest)
+    torch.manual_seed(request.run.seed)
+    objective = objectives.Supervised(
+        request.run.loss,
+        mining=request.miner,
+        classes=len(manifest.label_names),
+        dim=model.spec.dim,
+        seed=request.run.seed,
+        memory=_memory(request, sampler),
+        mixup=request.mixup,
+    )
+    stage = objective.mixup.stage if objective.mixup is not None else None
+    if stage is not None:
+        stages.check(model.backbone, stage)
+    training_setup.refuse_unequal(
+        request.run, model, maps=f"--mixup {request.mixup}" if stage else None
+    )
+    training_setup.refuse_single(request.run, model, sampler)
+    return sampler, objective
+
+
+def _mined(
+    request: TrainRequest,
+    settings: MiningSettings,
+    model: Embedder,
+    manifest: Manifest,
+    images: Images,
+) -> tuple[Mining, TupleBatches, nn.Module]:
+    """Batches of tuples mined by the model itself, each anchor compared within its own."""
+    common = request.run
+    training_setup.refuse_unequal(common, model, maps=None)
+    tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
+    ranks = distributed.world()
+    sampler = mining.batches(tuples, size=common.batch_size * ranks, whole=True, processes=ranks)
+    training_setup.refuse_single(common, model, sampler)
+    torch.manual_seed(common.seed)
+    classes, dim = len(manifest.label_names), model.spec.dim
+    terms = [
+        TeacherPairLoss(
+            text, positives="class", symmetric=True, mined=True, classes=classes, dim=dim
+        )
+        for text in common.loss
+    ]
+    objective = Distilled(
+        terms,
+        teacher=None,
+        mined=tuples,
+        symmetric=True,
+        normalize=model.spec.normalize,
+        seed=common.seed,
+        generator=torch.Generator(),
+    )
+    own = Mining(tuples, images.seen_as(plain_view(model.spec)), teacher=None, symmetric=True)
+    return own, sampler, objective
+
+
+def _memory(request: TrainRequest, sampler: ClassBalanced) -> MemorySettings | None:
+    if request.memory is None:
+        return None
+    weight = 1.0 if request.memory_weight is None else request.memory_weight
+    start = sampler.steps if request.memory_start is None else request.memory_start
+    return MemorySettings(request.memory, weight=weight, start=start)
+
+
+def _history(
+    request: TrainRequest,
+    model: Embedder,
+    manifest: Manifest,
+    held_out: Validation | None,
+    sampler: Sampler,
+    precision: str,
+) -> history.History:
+    batch: dict[str, int] = {}
+    if isinstance(sampler, ClassBalanced):
+        batch["classes_per_batch"] = sampler.classes_per_batch
+        batch["images_per_class"] = sampler.images_per_class
+    own = {key: value for key, value in vars(request).items() if key not in {"run", "tuples"}}
+    settings = own | {
+        **request.tuples.recorded(),
+        "loss": [pair_loss.resolved("losses", text) for text in request.run.loss],
+        "miner": components.resolved("miners", request.miner) if request.miner else None,
+        "mixup": components.resolved("mixups", request.mixup) if request.mixup else None,
+        "precision": precision,
+        **batch,
+    }
+    return training_setup.record(
+        "train",
+        request.run,
+        model,
+        manifest,
+        held_out,
+        settings=settings,
+        counts={"classes": len(manifest.label_names)},
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mltool import components
 from mltool.errors import InputError, UsageError
-from mltool.files import image_lists, pair_lists, selection
+from mltool.files.lists import image_lists, pair_lists, selection
 from mltool.files.locations import DIGITS
 from mltool.files.manifest import Manifest
 from mltool.files.names import printable

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import Manifest, Strings, check_unique, examples
+from mltool.files.manifest import Manifest, StringArray, check_unique, examples
 from mltool.files.names import printable
-from mltool.files.opening import opened
+from mltool.files.reading import opened
 
 Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
 
@@ -74,14 +74,14 @@ def manifest(
     Without `class_names` no class is known. Raises InputError where a file is missing or a name
     leads out of the folder.
     """
-    table = Strings.of(names).fixed()
+    table = StringArray.of(names).fixed()
     check_unique(table, printable(folder))
     require_files(folder, table)
     ids = sorted(class_names)
     labels = np.searchsorted(ids, classes) if ids else np.full(len(table), -1)
     return Manifest(
         names=table,
-        paths=Strings.of(os.fsencode(folder) + b"/" + name for name in table.tolist()),
+        paths=StringArray.of(os.fsencode(folder) + b"/" + name for name in table.tolist()),
         labels=labels.astype(np.int64),
         label_names=tuple(class_names[number] for number in ids),
         columns={key: np.asarray(column) for key, column in columns.items()},

@@ -8,7 +8,7 @@ import numpy as np
 from mltool.datasets import _official
 from mltool.errors import InputError
 from mltool.files import landmarks
-from mltool.files.boxes import COLUMNS
+from mltool.files.crop_boxes import COLUMNS
 from mltool.files.manifest import Manifest
 from mltool.files.names import printable
 

@@ -10,7 +10,7 @@ from mltool.datasets import _official
 from mltool.errors import InputError
 from mltool.files.manifest import Manifest
 from mltool.files.names import printable
-from mltool.files.opening import opened
+from mltool.files.reading import opened
 
 COUNTS = {"train": (8_054, 98), "test": (8_131, 98)}
 ANNOTATIONS, NAMES = "cars_annos.mat", "names.csv"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mltool.files.digits import location, name, pixels_and_labels
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.manifest import Manifest, StringArray
 
 
 def digits(root: str = "") -> Manifest:
@@ -12,10 +12,10 @@ def digits(root: str = "") -> Manifest:
     Names are `digits/LABEL/ROW`, with the row in scikit-learn's order.
     """
     _, labels = pixels_and_labels()
-    names = Strings.of(name(row) for row in range(len(labels))).fixed()
+    names = StringArray.of(name(row) for row in range(len(labels))).fixed()
     return Manifest(
         names=names,
-        paths=Strings.of(location(row) for row in range(len(labels))),
+        paths=StringArray.of(location(row) for row in range(len(labels))),
         labels=labels,
         label_names=tuple(str(digit) for digit in range(10)),
         columns={"split": np.where(labels < 5, b"train", b"test")},

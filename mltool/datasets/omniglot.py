@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from mltool.datasets import _official
-from mltool.files.folder import find_images
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.lists.folder import find_images
+from mltool.files.manifest import Manifest, StringArray
 
 COUNTS = {"background": (19_280, 964), "evaluation": (13_180, 659)}
 
@@ -29,10 +29,10 @@ def omniglot(root: str) -> Manifest:
     number = {name: label for label, name in enumerate(dict.fromkeys(characters))}
     split = np.repeat([key.encode() for key in parts], [len(names) for names, _ in parts.values()])
     found = Manifest(
-        names=Strings.of(
+        names=StringArray.of(
             f"{folders[key.decode()]}/{name}" for key, name in zip(split, inside, strict=True)
         ).fixed(),
-        paths=Strings.join([paths for _, paths in parts.values()]),
+        paths=StringArray.join([paths for _, paths in parts.values()]),
         labels=np.array([number[name] for name in characters]),
         label_names=tuple(number),
         columns={

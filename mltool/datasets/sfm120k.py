@@ -8,9 +8,9 @@ import numpy as np
 
 from mltool.datasets import _official
 from mltool.errors import InputError
-from mltool.files import pickles
+from mltool.files import safe_pickle
 from mltool.files.labels import number_labels
-from mltool.files.manifest import Manifest, Strings, check_unique
+from mltool.files.manifest import Manifest, StringArray, check_unique
 from mltool.files.names import printable
 
 COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs
@@ -31,12 +31,12 @@ def sfm120k(root: str) -> Manifest:
     lists = _official.find(root, ("", nested, "retrieval-SfM-120k"), LISTS)
     folder = _official.find(lists, ("",), "ims")
     path = os.path.join(lists, LISTS)
-    found = pickles.read(path)
+    found = safe_pickle.read(path)
     parts = [_part(_entry(found, key, path), key, path) for key in COUNTS]
     _check_counts(parts, path)
     path = os.path.join(lists, WHITEN)
     if os.path.exists(path):
-        parts.append(_part(pickles.read(path), "whiten", path))
+        parts.append(_part(safe_pickle.read(path), "whiten", path))
     return _joined(parts, folder)
 
 
@@ -70,17 +70,17 @@ def _part(found: object, split: str, path: str) -> _Part:
 
 def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
     ids = [key for part in parts for key in part.ids]
-    files = Strings.of(f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids).fixed()
+    files = StringArray.of(f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids).fixed()
     _official.require_files(folder, files)
-    names = Strings.of(f"{part.split}/{key}" for part in parts for key in part.ids).fixed()
+    names = StringArray.of(f"{part.split}/{key}" for part in parts for key in part.ids).fixed()
     check_unique(names, printable(folder))
     sizes = [len(part.ids) for part in parts]
     starts = np.cumsum([0, *sizes[:-1]])
-    texts = Strings.of(text for part in parts for text in part.classes).fixed()
+    texts = StringArray.of(text for part in parts for text in part.classes).fixed()
     labels, label_names = number_labels(texts)
     return Manifest(
         names=names,
-        paths=Strings.of(os.fsencode(folder) + b"/" + name for name in files.tolist()),
+        paths=StringArray.of(os.fsencode(folder) + b"/" + name for name in files.tolist()),
         labels=labels,
         label_names=label_names,
         columns={"split": np.repeat(np.array([part.split for part in parts], "S"), sizes)},

@@ -22,7 +22,7 @@ from mltool.engine.cache import PixelCache
 from mltool.engine.samplers import Batch as Rows
 from mltool.engine.signals import WATCHED
 from mltool.errors import InputError, ResourceError
-from mltool.files import boxes, images
+from mltool.files import crop_boxes, images
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Pixels
@@ -87,7 +87,7 @@ class Images(Dataset):
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
         self.weights = _weights(manifest)
-        self.boxes = boxes.of(manifest.columns)
+        self.boxes = crop_boxes.of(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * (3 if spec.keep_aspect else 9 / 2)
         self.cache = PixelCache(len(manifest), bytes_per_image=int(size)) if cache else None
@@ -141,7 +141,7 @@ class Images(Dataset):
         if self.boxes is None or np.isnan(self.boxes[row, 0]):
             return images.load(location, at_least=at_least)
         # the box is in pixels of the whole image, so its decoder must not shrink it
-        return boxes.crop(images.load(location), self.boxes[row], name=describe(location))
+        return crop_boxes.crop(images.load(location), self.boxes[row], name=describe(location))
 
     def _augmented(self, row: int, draw: int) -> Tensor:
         view = draw if self.views is None else draw % self.views

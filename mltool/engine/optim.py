@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn, optim
 
-from mltool.engine.transferring import Transferred
+from mltool.engine.objectives.transfer import TransferTerm
 from mltool.errors import InputError, UsageError
 
 OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
@@ -47,7 +47,7 @@ def create(
     groups: dict[tuple[str, float], list[tuple[str, nn.Parameter]]] = {}
     named = [(f"model.{n}", p) for n, p in model.named_parameters()]
     named += [(f"objective.{n}", p) for n, p in objective.named_parameters()]
-    layers = [m for m in objective.modules() if isinstance(m, Transferred)]
+    layers = [m for m in objective.modules() if isinstance(m, TransferTerm)]
     like_head = {id(parameter) for layer in layers for parameter in layer.parameters()}
     for name, parameter in named:
         part = "head" if id(parameter) in like_head else _part(name)

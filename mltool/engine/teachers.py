@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mltool.engine.data import Batch
-from mltool.engine.listening import Listener
 from mltool.errors import InputError
-from mltool.files import canonical, embeddings, history, safe_h5, shards
+from mltool.files import canonical_json, embeddings, history, safe_h5, shards
+from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import check_unique, examples, find
-from mltool.files.stacked import Stacked, release
+from mltool.models.features import FeatureHooks
 from mltool.models.source import Source
 
 logger = logging.getLogger(__name__)
@@ -61,14 +61,16 @@ class CachedTeacher:
         self.metric, self.space, self.views = first.metric, first.space, first.views
         self.dim = first.vectors.shape[1] // self.views
         self.history = history.merge(*(part.history for part in parts))
-        digest = first.digest if len(parts) == 1 else canonical.digest([p.digest for p in parts])
+        digest = (
+            first.digest if len(parts) == 1 else canonical_json.digest([p.digest for p in parts])
+        )
         self.inputs: Inputs = (("--teacher", text, digest),)
         self._text, self._names = text, np.concatenate([part.names for part in parts])
         if len(parts) > 1:
             check_unique(self._names, text)
         self._rows = np.empty(0, np.int64)
         # a view of an image is a row of its own
-        self._vectors = Stacked([part.vectors.reshape(-1, self.dim) for part in parts])
+        self._vectors = ConcatenatedRows([part.vectors.reshape(-1, self.dim) for part in parts])
         self.preprocess = _preprocess(first)
         self.augmentation = _augmentation(paths[0], self.preprocess) if self.views > 1 else None
 
@@ -91,11 +93,11 @@ class CachedTeacher:
         vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
         return vectors.to(batch.labels.device)
 
-    def rows(self) -> Stacked:
+    def rows(self) -> ConcatenatedRows:
         """The vectors [N, dim] of the image list as they are stored, not read yet; first views."""
         stored = self._rows * self.views
         is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
-        return self._vectors if is_whole else Stacked(self._vectors.parts, stored)
+        return self._vectors if is_whole else ConcatenatedRows(self._vectors.parts, stored)
 
     def of_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
         """Vectors [n, dim] of rows [n] of the image list, on the CPU."""
@@ -127,7 +129,7 @@ class OnlineTeacher:
         spec = self._model.spec
         self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
         self.inputs, self.history = _as_teacher(source.inputs), source.history
-        self.listener = Listener(self._model, stages) if stages is not None else None
+        self.listener = FeatureHooks(self._model, stages) if stages is not None else None
         self._device = device
         self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
@@ -162,7 +164,7 @@ def is_file_of_vectors(text: str) -> bool:
 
 def _preprocess(found: Embeddings) -> dict:
     try:
-        how = canonical.from_json(found.preprocess)
+        how = canonical_json.from_json(found.preprocess)
     except ValueError:
         how = None
     return how if isinstance(how, dict) else {}

@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
-from mltool.engine import loop, optim, partial
+from mltool.engine import loop, optim, run_state
 from mltool.engine.data import Batch, Images, load, reporting_dead_loaders
 from mltool.engine.ema import Ema
 from mltool.engine.log import Log
 from mltool.engine.loop import Counters, LoopSettings, Run
 from mltool.engine.mining import EmbedRows, Mining
 from mltool.engine.optim import OptimSettings
-from mltool.engine.partial import Identity
+from mltool.engine.run_state import Identity
 from mltool.engine.samplers import Batch as Rows
 from mltool.engine.samplers import Sampler
 from mltool.engine.signals import watch
-from mltool.engine.validating import Validation, embedded
+from mltool.engine.validation import Validation, embedded
 from mltool.errors import InputError, NumericError
 from mltool.files import atomic
 from mltool.files.history import History
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder
-from mltool.retrieval.evaluate import score
+from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,10 @@ def train(plan: Plan, runtime: Runtime) -> None:
     """
     identity = _identity(plan, runtime)
     logger.debug("settings: %s; %s", identity.record["settings"], identity.setting)
-    if runtime.resume and partial.is_finished(runtime.output, identity):
+    if runtime.resume and run_state.is_finished(runtime.output, identity):
         logger.info("%s is finished already", runtime.output)
         if distributed.rank() == 0:
-            partial.discard(runtime.output, identity)
+            run_state.discard(runtime.output, identity)
         return
     if distributed.rank() > 0:
         _fit(plan, runtime, identity)
@@ -93,7 +93,7 @@ def train(plan: Plan, runtime: Runtime) -> None:
             classes=plan.classes,
             history=plan.history,
         )
-        Path(partial.path_of(runtime.output)).unlink(missing_ok=True)
+        Path(run_state.path_of(runtime.output)).unlink(missing_ok=True)
         logger.info("wrote %s (digest %s)", runtime.output, digest[:12])
 
 
@@ -112,8 +112,8 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
     """Run the loop from where the state on disk is; returns the weights to keep."""
     run = _start(plan, runtime.device)
     keeper = _Keeper(plan, runtime, run, identity)
-    if runtime.resume and Path(partial.path_of(runtime.output)).is_file():
-        keeper.best = partial.restore(
+    if runtime.resume and Path(run_state.path_of(runtime.output)).is_file():
+        keeper.best = run_state.restore(
             runtime.output,
             run,
             identity,
@@ -123,8 +123,8 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
         logger.info("going on after epoch %d, step %d", run.counters.epoch, run.counters.step)
     if len(set(distributed.gather_objects((run.counters.epoch, run.counters.step)))) > 1:
         raise InputError(
-            f"the processes do not see the same {partial.path_of(runtime.output)}; put the output "
-            f"on a file system that all of them share"
+            f"the processes do not see the same {run_state.path_of(runtime.output)}; put the "
+            f"output on a file system that all of them share"
         )
     done = run.counters.epoch * plan.sampler.steps + run.counters.step
     log_path = runtime.log if distributed.rank() == 0 else None
@@ -218,7 +218,7 @@ class _Keeper:
         """Replace the partial on disk; rank 0 speaks for all. Raises NumericError."""
         self._check_finite()
         if distributed.rank() == 0:
-            partial.save(self.runtime.output, self.run, self.best, self.identity)
+            run_state.save(self.runtime.output, self.run, self.best, self.identity)
 
     def keep_best(self) -> None:
         """Remember the present weights."""

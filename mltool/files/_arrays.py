@@ -6,14 +6,14 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import Strings
+from mltool.files.manifest import StringArray
 
 
 def fixed(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
     """Texts as numpy bytes ('S') [N], UTF-8. Raises InputError for a NUL inside."""
     if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
         return texts
-    return Strings.of(texts).fixed()
+    return StringArray.of(texts).fixed()
 
 
 def plain(column: np.ndarray) -> np.ndarray:

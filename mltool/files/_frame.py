@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import canonical, safe_h5
+from mltool.files import canonical_json, safe_h5
 from mltool.files._arrays import put_attribute
 from mltool.files._sparse import SparseFile, reserve
 
@@ -44,7 +44,7 @@ class Content:
             for name, array in self.arrays.items()
         }
         steps = self.arrays["history"]
-        last = canonical.from_json(steps[-1]) if len(steps) else {}
+        last = canonical_json.from_json(steps[-1]) if len(steps) else {}
         matrix = {"rows": self.shape[0], "dim": self.shape[1], "dtype": self.dtype.name}
         return {**matrix, **self.attributes, **sums, "history": last}
 
@@ -52,7 +52,7 @@ class Content:
         """Of attributes and datasets, by name; not of how a version of HDF5 lays them out."""
         table = [[name, self.arrays[name].dtype.str] for name in sorted(self.arrays)]
         start = [dict(self.attributes), table, list(self.shape), self.dtype.str]
-        total = hashlib.sha256(canonical.to_json(start).encode())
+        total = hashlib.sha256(canonical_json.to_json(start).encode())
         for name in sorted(self.arrays):
             total.update(self.arrays[name].view(np.uint8).data)
         return total.digest()

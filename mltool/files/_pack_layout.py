@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import h5py
 import numpy as np
 
-from mltool.files import canonical
+from mltool.files import canonical_json
 from mltool.files._arrays import put_attribute
 from mltool.files._sparse import SparseFile
 
@@ -50,7 +50,7 @@ def content_digest(arrays: Mapping[str, np.ndarray], attributes: Attributes) -> 
     The images count by their checksums, which are one of the datasets.
     """
     table = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in sorted(arrays)]
-    total = hashlib.sha256(canonical.to_json([dict(attributes), table]).encode())
+    total = hashlib.sha256(canonical_json.to_json([dict(attributes), table]).encode())
     for name in sorted(arrays):
         total.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
     return total.hexdigest()

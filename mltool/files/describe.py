@@ -5,8 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from mltool.errors import InputError
-from mltool.files import embeddings, image_lists, safe_h5, tensors
-from mltool.files.opening import opened
+from mltool.files import embeddings, safe_h5, safetensors_file
+from mltool.files.lists import image_lists
+from mltool.files.reading import opened
 
 Facts = dict[str, object]
 
@@ -19,13 +20,13 @@ def facts(path: str) -> Facts:
         start = file.read(16)
     if start.startswith(safe_h5.SIGNATURE):
         return _hdf5(path)
-    if tensors.looks_like_tensors(start):
+    if safetensors_file.looks_like_tensors(start):
         return _checkpoint(path)
     return _image_list(path)
 
 
 def _checkpoint(path: str) -> Facts:
-    meta = tensors.read_meta(path)
+    meta = safetensors_file.read_meta(path)
     size = Path(path).stat().st_size
     if "partial_version" in meta:
         return {"kind": "running state of a training run", "bytes": size, **_flat(meta, "counters")}
@@ -42,7 +43,7 @@ def _checkpoint(path: str) -> Facts:
     }
 
 
-def _flat(meta: tensors.Meta, key: str) -> Facts:
+def _flat(meta: safetensors_file.Meta, key: str) -> Facts:
     value = meta.get(key)
     return dict(value) if isinstance(value, dict) else {}
 

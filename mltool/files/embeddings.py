@@ -16,10 +16,10 @@ import numpy as np
 from mltool.errors import InputError, NumericError
 from mltool.files import _frame, atomic, safe_h5
 from mltool.files._arrays import fixed, narrow, plain
+from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.history import History, from_h5, to_rows
 from mltool.files.labels import number_labels
 from mltool.files.manifest import check_unique, examples
-from mltool.files.stacked import Stacked, release
 
 FORMAT = "mltool-embeddings"
 FORMAT_VERSION = 1
@@ -50,7 +50,9 @@ class Embeddings:
     digest: str = ""  # filled by `read`
 
     def __post_init__(self) -> None:
-        vectors = self.vectors if isinstance(self.vectors, Stacked) else np.asarray(self.vectors)
+        vectors = (
+            self.vectors if isinstance(self.vectors, ConcatenatedRows) else np.asarray(self.vectors)
+        )
         if vectors.dtype not in (np.float32, np.float16):
             with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
                 vectors = vectors.astype(np.float32)

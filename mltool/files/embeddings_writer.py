@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from mltool.errors import InputError, NumericError
-from mltool.files import _frame, _raw, atomic, canonical, embeddings
+from mltool.files import _frame, _raw, atomic, canonical_json, embeddings
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History
 from mltool.files.manifest import examples
@@ -201,7 +201,7 @@ class EmbeddingsWriter:
             then = embeddings.partial_content(self._partial).summary()
         except InputError:
             return "is damaged"
-        lines = canonical.differences(then, self._content.summary())
+        lines = canonical_json.differences(then, self._content.summary())
         if not lines:
             return "is damaged or from another version"
         return f"was begun with other settings ({'; '.join(lines[:5])})"

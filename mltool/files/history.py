@@ -17,8 +17,8 @@ import numpy as np
 
 from mltool import __version__
 from mltool.errors import InputError
-from mltool.files import atomic, canonical, safe_h5, tensors
-from mltool.files.opening import opened
+from mltool.files import atomic, canonical_json, safe_h5, safetensors_file
+from mltool.files.reading import opened
 from mltool.options import RUN_TIME
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def merge(*histories: Iterable[Record]) -> History:
     steps: dict[str, Record] = {}
     for history in histories:
         for step in history:
-            steps.setdefault(canonical.digest(step), step)
+            steps.setdefault(canonical_json.digest(step), step)
     return tuple(steps.values())
 
 
@@ -77,8 +77,8 @@ def of_file(path: str | os.PathLike[str]) -> History:
     if start.startswith(safe_h5.SIGNATURE):
         with safe_h5.open_file(path) as file:
             return from_h5(file)
-    if tensors.looks_like_tensors(start):
-        return check(tensors.read_meta(path).get("history", []), path)
+    if safetensors_file.looks_like_tensors(start):
+        return check(safetensors_file.read_meta(path).get("history", []), path)
     return read_sidecar(path)
 
 
@@ -103,8 +103,8 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
         with safe_h5.open_file(path) as file:
             if safe_h5.attribute(file, "format", "").startswith("mltool-"):
                 stored = safe_h5.attribute(file, "digest", "")
-    elif tensors.looks_like_tensors(start):
-        stored = str(tensors.read_meta(path).get("digest", ""))
+    elif safetensors_file.looks_like_tensors(start):
+        stored = str(safetensors_file.read_meta(path).get("digest", ""))
     return stored or _sha256(path)
 
 
@@ -116,7 +116,7 @@ def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> No
         "sha256": _sha256(path),
         "history": list(history),
     }
-    atomic.write(sidecar(path), canonical.to_json(content).encode() + b"\n")
+    atomic.write(sidecar(path), canonical_json.to_json(content).encode() + b"\n")
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> History:
@@ -148,7 +148,7 @@ def to_rows(history: Iterable[Record]) -> np.ndarray:
     A dataset, because an attribute ends at 64 KB unless it is of variable length, which is not
     safe to read.
     """
-    return np.array([canonical.to_json(step).encode() for step in history], "S")
+    return np.array([canonical_json.to_json(step).encode() for step in history], "S")
 
 
 def from_h5(file: h5py.File) -> History:
@@ -157,7 +157,7 @@ def from_h5(file: h5py.File) -> History:
         return ()
     rows = safe_h5.dataset(file, "history", ndim=1, kinds="S").tolist()
     try:
-        return check([canonical.from_json(row) for row in rows], file.filename)
+        return check([canonical_json.from_json(row) for row in rows], file.filename)
     except ValueError as error:
         raise InputError(
             f"the history in {file.filename} is damaged ({error}); make it again"
@@ -183,7 +183,7 @@ def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
     lines = []
     for number, step in enumerate(steps, start=1):
         last = number == len(steps)
-        name = output if last else names.get(canonical.digest(step), f"STEP{number}")
+        name = output if last else names.get(canonical_json.digest(step), f"STEP{number}")
         lines.append(_shell_line(step, name))
     return lines
 
@@ -192,7 +192,7 @@ def _read_beside(beside: Path) -> Record:
     with opened(beside) as file:
         text = file.read(min(LONGEST_SIDECAR, os.fstat(file.fileno()).st_size))
     try:
-        content = canonical.from_json(text)
+        content = canonical_json.from_json(text)
     except ValueError as error:
         raise InputError(f"{beside} is no history ({error}); delete it") from error
     if not isinstance(content, dict) or content.get("format") != SIDECAR_FORMAT:
@@ -222,7 +222,7 @@ def _flag(name: str, value: object) -> list[str]:
         return [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, list | tuple):
         return [word for item in value for word in _flag(name, item)]
-    text = value if isinstance(value, str) else canonical.to_json(value)
+    text = value if isinstance(value, str) else canonical_json.to_json(value)
     return [f"--{name}", text]
 
 
@@ -231,7 +231,7 @@ def _input(option: str, path: str, digest: str) -> Record:
     name = ":".join(os.path.basename(os.path.normpath(part)) for part in path.split(":"))
     item: Record = {"option": option, "name": name, "digest": digest}
     steps = of_file(path) if os.path.isfile(path) else ()
-    return item | ({"made_by": canonical.digest(steps[-1])} if steps else {})
+    return item | ({"made_by": canonical_json.digest(steps[-1])} if steps else {})
 
 
 def _inputs(step: Record) -> list[Record]:

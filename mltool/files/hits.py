@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import atomic, canonical, safe_h5
+from mltool.files import atomic, canonical_json, safe_h5
 from mltool.files._arrays import narrow, put_attribute
 from mltool.files.history import History, to_rows, write_sidecar
 from mltool.files.names import printable
@@ -138,7 +138,7 @@ def _as_hdf5(hits: Hits, history: History) -> bytes:
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Hex sha256 over all that the file holds, but not over how HDF5 lays it out."""
     table = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in sorted(arrays)]
-    total = hashlib.sha256(canonical.to_json([FORMAT, FORMAT_VERSION, table]).encode())
+    total = hashlib.sha256(canonical_json.to_json([FORMAT, FORMAT_VERSION, table]).encode())
     for name in sorted(arrays):
         total.update(arrays[name].tobytes())
     return total.hexdigest()

@@ -17,7 +17,7 @@ from mltool.errors import InputError
 from mltool.files.digits import pixels_and_labels
 from mltool.files.locations import describe
 from mltool.files.names import printable
-from mltool.files.opening import opened
+from mltool.files.reading import opened
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**30 // 6  # about 179 million: half a gigabyte as RGB

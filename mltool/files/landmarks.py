@@ -13,11 +13,11 @@ from typing import cast
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import canonical, pickles
-from mltool.files.folder import SUFFIXES
-from mltool.files.manifest import Strings, check_unique
+from mltool.files import canonical_json, safe_pickle
+from mltool.files.lists.folder import SUFFIXES
+from mltool.files.manifest import StringArray, check_unique
 from mltool.files.names import printable
-from mltool.files.opening import opened
+from mltool.files.reading import opened
 
 KINDS = ("easy", "hard", "junk")
 LARGEST = 2.0**31  # no image has a side of so many pixels
@@ -41,7 +41,7 @@ def read(path: str) -> GroundTruth:
     Raises InputError for a file that is missing, damaged, hostile or holds something else.
     """
     source = printable(path)
-    value = _json(path) if path.lower().endswith(".json") else pickles.read(path)
+    value = _json(path) if path.lower().endswith(".json") else safe_pickle.read(path)
     fields = _fields(value, ("imlist", "qimlist", "gnd"), source)
     queries = _stems(fields["qimlist"], f"{source}: qimlist")
     gallery = _stems(fields["imlist"], f"{source}: imlist")
@@ -75,7 +75,7 @@ def _json(path: str) -> object:
     with opened(path) as file:
         data = file.read()
     try:
-        return canonical.from_json(data)
+        return canonical_json.from_json(data)
     except ValueError as error:
         reason = printable(str(error))
         raise InputError(f"{printable(path)} is no JSON ({reason}); mend it") from error
@@ -101,7 +101,7 @@ def _stems(value: object, source: str) -> np.ndarray:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{source} is no list of names; fetch it again")
     texts = [cast(str, name).encode(errors="replace") for name in names]
-    found = Strings.of(map(stem, texts)).fixed()
+    found = StringArray.of(map(stem, texts)).fixed()
     check_unique(found, source)
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files import digits
-from mltool.files.manifest import Strings, examples, find
+from mltool.files.manifest import StringArray, examples, find
 from mltool.files.names import printable
 
 INSIDE = "::"  # between a pack and the name of an image in it
@@ -73,7 +73,7 @@ def written(paths: Iterable[str], folder: str) -> Iterator[str]:
             yield f"{source if source == DIGITS else relative(source)}{INSIDE}{name}"
 
 
-def below(root: str, names: np.ndarray) -> Strings:
+def below(root: str, names: np.ndarray) -> StringArray:
     """The locations of the images `names` ['S', N] of a root: a folder, a pack or `digits`.
 
     A name that is an absolute path stands for itself. Raises InputError for one not in the pack.
@@ -81,11 +81,11 @@ def below(root: str, names: np.ndarray) -> Strings:
     if root != DIGITS and not os.path.isfile(root):
         prefix = os.fsencode(root) + b"/"
         paths = (name if name.startswith(b"/") else prefix + name for name in names.tolist())
-        return Strings.of(paths)
+        return StringArray.of(paths)
     found = find(_names_in(root), names)
     if (found < 0).any():
         raise InputError(f"{printable(root)} holds no {examples(names[found < 0])}")
-    return Strings.of(f"{root}\0{row}" for row in found.tolist())
+    return StringArray.of(f"{root}\0{row}" for row in found.tolist())
 
 
 def are_digits(names: np.ndarray) -> bool:
@@ -96,7 +96,7 @@ def are_digits(names: np.ndarray) -> bool:
     return bool((find(_names_in(DIGITS), names) >= 0).all())
 
 
-def root_of(names: np.ndarray, paths: Strings) -> str:
+def root_of(names: np.ndarray, paths: StringArray) -> str:
     """The folder or pack from which `below` finds all these images again, "" if there is none."""
     source, _, row = paths[0].partition("\0")
     if not row:
@@ -111,18 +111,18 @@ def root_of(names: np.ndarray, paths: Strings) -> str:
     return os.path.realpath(source) if same else ""
 
 
-def path_column(names: np.ndarray, paths: Strings, folder: str) -> dict[str, np.ndarray]:
+def path_column(names: np.ndarray, paths: StringArray, folder: str) -> dict[str, np.ndarray]:
     """A column `path` for a file in `folder`, if names and root alone do not find the images."""
     if root_of(names, paths) or are_digits(names):
         return {}
-    return {"path": Strings.of(written(paths, folder)).fixed()}
+    return {"path": StringArray.of(written(paths, folder)).fixed()}
 
 
 @functools.lru_cache(maxsize=4)
 def _names_in(source: str) -> np.ndarray:
     if source == DIGITS:
         count = len(digits.pixels_and_labels()[1])
-        return Strings.of(digits.name(row) for row in range(count)).fixed()
+        return StringArray.of(digits.name(row) for row in range(count)).fixed()
     from mltool.files.pack import read_names  # h5py is for packs only
 
     return read_names(source)

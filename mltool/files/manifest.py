@@ -14,21 +14,21 @@ from os import fsdecode
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import boxes
+from mltool.files import crop_boxes
 from mltool.files.names import printable
 
 BLOCK = 1 << 16  # rows handled at a time, so that temporaries stay small
 
 
 @dataclass(frozen=True, eq=False)
-class Strings:
+class StringArray:
     """Many byte strings in one array. `strings[row]` is a `str` as the file system wants it."""
 
     data: np.ndarray  # uint8 [total bytes]
     offsets: np.ndarray  # int64 [N + 1]
 
     @classmethod
-    def of(cls, texts: Iterable[str | bytes]) -> "Strings":
+    def of(cls, texts: Iterable[str | bytes]) -> "StringArray":
         """Pack texts; a `str` becomes UTF-8, but for the bytes that were no UTF-8 before."""
         parts, lengths = [b""], [np.zeros(0, np.int64)]
         remaining = iter(texts)
@@ -42,7 +42,7 @@ class Strings:
         return cls(np.frombuffer(b"".join(parts), np.uint8), _offsets(np.concatenate(lengths)))
 
     @classmethod
-    def join(cls, parts: Sequence["Strings"]) -> "Strings":
+    def join(cls, parts: Sequence["StringArray"]) -> "StringArray":
         """All strings of `parts`, in order."""
         lengths = [np.diff(part.offsets) for part in parts]
         return cls(np.concatenate([part.data for part in parts]), _offsets(np.concatenate(lengths)))
@@ -62,7 +62,7 @@ class Strings:
             for start, stop in itertools.pairwise((ends - ends[0]).tolist()):
                 yield fsdecode(data[start:stop])
 
-    def take(self, rows: np.ndarray) -> "Strings":
+    def take(self, rows: np.ndarray) -> "StringArray":
         """The strings at `rows`, integers [M]."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
@@ -72,7 +72,7 @@ class Strings:
             first, last = ends[block.start], ends[block.stop]
             shift = np.repeat(starts[block] - ends[block.start : block.stop], lengths[block])
             data[first:last] = self.data[shift + np.arange(first, last)]
-        return Strings(data, ends)
+        return StringArray(data, ends)
 
     def fixed(self) -> np.ndarray:
         """The strings as one numpy 'S' array [N]. Raises InputError where one holds a NUL byte."""
@@ -112,7 +112,7 @@ class Summary:
 
 
 # Columns that decide what is seen and learned, and the value that decides nothing.
-NEUTRAL = {"weight": 1.0, **dict.fromkeys(boxes.COLUMNS, math.nan)}
+NEUTRAL = {"weight": 1.0, **dict.fromkeys(crop_boxes.COLUMNS, math.nan)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class Manifest:
     """
 
     names: np.ndarray  # [N] 'S', UTF-8, unique
-    paths: Strings  # [N]
+    paths: StringArray  # [N]
     labels: np.ndarray  # [N] int64 into label_names, -1 = unknown
     label_names: tuple[str, ...]
     columns: dict[str, np.ndarray]  # further columns [N]: 'S', bool, int64 or float64

@@ -17,7 +17,7 @@ from mltool.errors import InputError
 from mltool.files import safe_h5
 from mltool.files._pack_layout import IMAGES, content_digest, frame_sha256
 from mltool.files._raw import read_all
-from mltool.files.manifest import Manifest, Strings, check_unique, examples
+from mltool.files.manifest import Manifest, StringArray, check_unique, examples
 from mltool.files.names import printable
 
 FORMAT = "mltool-pack"
@@ -42,7 +42,7 @@ def read(path: Path) -> Manifest:
     }
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(label_names):
         raise _damaged(path, "its labels have no names")
-    paths = Strings.of(f"{path}\0{row}" for row in range(len(names)))
+    paths = StringArray.of(f"{path}\0{row}" for row in range(len(names)))
     return Manifest(names, paths, labels, label_names, columns, path)
 
 

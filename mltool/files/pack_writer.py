@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from mltool.errors import InputError
-from mltool.files import _pack_layout, atomic, boxes, images
+from mltool.files import _pack_layout, atomic, crop_boxes, images
 from mltool.files.history import History, to_rows
 from mltool.files.locations import describe
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.manifest import Manifest, StringArray
 from mltool.files.pack import FORMAT, FORMAT_VERSION
 
 AHEAD = 16  # images that each worker may be ahead of the one that is written
@@ -48,7 +48,7 @@ def write(
     InputError, also when none is left and for crop boxes, which would not fit smaller images, and
     ResourceError.
     """
-    if size is not None and boxes.of(manifest.columns) is not None:
+    if size is not None and crop_boxes.of(manifest.columns) is not None:
         raise InputError(
             "the list has crop boxes in pixels of the images as they are; pack without --size"
         )
@@ -88,7 +88,7 @@ def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict
     }
     arrays |= {f"columns/{key}": column for key, column in packed.columns.items()}
     if packed.label_names:
-        arrays["label_names"] = Strings.of(packed.label_names).fixed()
+        arrays["label_names"] = StringArray.of(packed.label_names).fixed()
     return arrays
 
 
@@ -102,7 +102,7 @@ def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, s
 
 
 def _encoded(
-    paths: Strings, size: int | None, quality: int, workers: int
+    paths: StringArray, size: int | None, quality: int, workers: int
 ) -> Iterator[bytes | InputError]:
     """The bytes to store of every image in order, or what is wrong with it."""
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.opening import opened
+from mltool.files.reading import opened
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import atomic, canonical, safe_h5
+from mltool.files import atomic, canonical_json, safe_h5
 from mltool.files._arrays import fixed, narrow, put_attribute
 from mltool.files._sparse import SparseFile
 from mltool.files.history import History, from_h5, to_rows
@@ -165,7 +165,7 @@ def _digest(
 ) -> str:
     """Hex sha256 over all that the file holds, but not over how HDF5 lays it out."""
     table = [[name, arrays[name].dtype.str] for name in sorted(arrays)]
-    total = hashlib.sha256(canonical.to_json([dict(attributes), table, data]).encode())
+    total = hashlib.sha256(canonical_json.to_json([dict(attributes), table, data]).encode())
     for name in sorted(arrays):
         total.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
     return total.hexdigest()

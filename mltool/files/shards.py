@@ -13,12 +13,12 @@ from typing import cast
 import numpy as np
 
 from mltool.errors import InputError, NotFiniteError
-from mltool.files import canonical, embeddings, search_index
+from mltool.files import canonical_json, embeddings, search_index
+from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import merge
 from mltool.files.labels import join_labels
 from mltool.files.manifest import check_unique
-from mltool.files.stacked import Stacked
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
     labels, label_names = join_labels(parts, paths)
     return Embeddings(
         names=names,
-        vectors=cast(np.ndarray, Stacked([part.vectors for part in parts])),
+        vectors=cast(np.ndarray, ConcatenatedRows([part.vectors for part in parts])),
         labels=labels,
         label_names=label_names,
         columns=_join_columns(parts),
@@ -101,7 +101,7 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
         preprocess=_common([part.preprocess for part in parts]),
         root=_common([part.root for part in parts]),
         history=merge(*(part.history for part in parts)),
-        digest=canonical.digest([part.digest for part in parts]),
+        digest=canonical_json.digest([part.digest for part in parts]),
     )
 
 

@@ -3,8 +3,9 @@
 import os
 
 from mltool.errors import InputError
-from mltool.files import csv_list, embeddings, history, hits, pack, safe_h5, search_index, tensors
-from mltool.files.opening import opened
+from mltool.files import embeddings, history, hits, pack, safe_h5, safetensors_file, search_index
+from mltool.files.lists import csv_list
+from mltool.files.reading import opened
 
 
 def check(path: str | os.PathLike[str], *, full: bool) -> str:
@@ -18,8 +19,8 @@ def check(path: str | os.PathLike[str], *, full: bool) -> str:
         start = file.read(4096)
     if start.startswith(safe_h5.SIGNATURE):
         return _check_h5(path, full)
-    if tensors.looks_like_tensors(start) or start.startswith(tensors.PICKLES):
-        tensors.verify(path, full=full)
+    if safetensors_file.looks_like_tensors(start) or start.startswith(safetensors_file.PICKLES):
+        safetensors_file.verify(path, full=full)
         return "checkpoint"
     return _check_text(path, start, full)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError
-from mltool.files import tensors
+from mltool.files import safetensors_file
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def _from_file(path: str) -> dict[str, Tensor]:
         head = file.read(4)
     if head == b"PK\x03\x04":
         return _from_torch_zip(path)
-    arrays, _ = tensors.read(path)
+    arrays, _ = safetensors_file.read(path)
     return {key: torch.from_numpy(value.copy()) for key, value in arrays.items()}
 
 

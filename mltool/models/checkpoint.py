@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mltool.errors import InputError, UsageError
-from mltool.files import tensors
+from mltool.files import safetensors_file
 from mltool.files.history import check
 from mltool.models import spec as specs
 from mltool.models.backbones import MOSTLY, Loaded, at_size
@@ -77,12 +77,12 @@ def write(
         "classes": list(classes),
         "history": list(history),
     }
-    return tensors.write(path, arrays, meta=meta)
+    return safetensors_file.write(path, arrays, meta=meta)
 
 
 def read(path: str) -> Checkpoint:
     """Read and check a checkpoint. Raises InputError for anything else."""
-    arrays, meta = tensors.read(path)
+    arrays, meta = safetensors_file.read(path)
     check_meta(path, meta)
     classes, steps = meta.get("classes", []), meta.get("history", [])
     if not isinstance(classes, list):

@@ -14,7 +14,7 @@ from mltool import components
 from mltool.errors import UsageError
 from mltool.models import backbones, projections, stages
 from mltool.models.spec import ModelSpec
-from mltool.models.stages import Tap
+from mltool.models.stages import StageHook
 
 Pixels = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
 
@@ -45,18 +45,18 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
-    def forward(self, images: Pixels, *, raw: bool = False, tap: Tap | None = None) -> Tensor:
+    def forward(self, images: Pixels, *, raw: bool = False, tap: StageHook | None = None) -> Tensor:
         """Embeddings [B, dim], float32; `raw` leaves them as long as they are.
 
         A `tap` listens at a stage, or replaces what comes by: no images are behind such values, so
         the statistics of batch normalisation are not moved by them.
         """
-        made_up = tap is not None and tap.instead is not None
+        made_up = tap is not None and tap.replacement is not None
         with stages.kept_statistics(self) if made_up else nullcontext():
             vectors = self.after(self.penultimate(images, tap=tap)).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: Pixels, *, tap: Tap | None = None) -> Tensor:
+    def penultimate(self, images: Pixels, *, tap: StageHook | None = None) -> Tensor:
         """Pooled features before the projection [B, C], not normalised."""
         if not isinstance(images, Tensor):
             assert tap is None, "maps of unequal sizes are no single tensor"
@@ -69,11 +69,11 @@ class Embedder(nn.Module):
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return backbones.feature_maps(self.backbone, pixels)
 
-    def _tapped_maps(self, images: Tensor, tap: Tap) -> Tensor:
+    def _tapped_maps(self, images: Tensor, tap: StageHook) -> Tensor:
         if tap.stage == stages.INPUT:
             return self._maps(tap.through(images))
         if tap.stage == stages.LAST:
-            return tap.through(self._maps(images)) if tap.instead is None else tap.instead
+            return tap.through(self._maps(images)) if tap.replacement is None else tap.replacement
         with stages.tapped(self.backbone, tap):
             return self._maps(images)
 

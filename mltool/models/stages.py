@@ -14,22 +14,21 @@ INPUT, LAST = "input", "last"  # the images, and the feature maps before the poo
 
 
 @dataclass
-class Tap:
+class StageHook:
     """A place in the network: `input`, a stage of the backbone by timm's name, or `last`.
 
-    A pass with a tap leaves in `seen` what came by. With `instead` the pass goes on from here with
-    these values, any number of rows of what the tap saw; of the images then given only the size
-    matters, so one is enough.
+    A pass with a tap leaves in `seen` what came by. With `replacement` the forward pass continues
+    from these activations, any number of rows; pass one dummy image then, only its size is used.
     """
 
     stage: str
-    instead: Tensor | None = None
+    replacement: Tensor | None = None
     seen: Tensor | None = None
 
     def through(self, values: Tensor) -> Tensor:
         """What goes on behind the tap, when `values` come."""
         self.seen = values
-        return values if self.instead is None else self.instead
+        return values if self.replacement is None else self.replacement
 
 
 def names(backbone: nn.Module) -> list[str]:
@@ -49,7 +48,7 @@ def check(backbone: nn.Module, stage: str) -> None:
 
 
 @contextmanager
-def tapped(backbone: nn.Module, tap: Tap) -> Iterator[None]:
+def tapped(backbone: nn.Module, tap: StageHook) -> Iterator[None]:
     """In the block `tap` stands at its stage inside the backbone.
 
     When it replaces what comes by, the layers before it work in evaluation mode: the image they
@@ -70,7 +69,7 @@ def tapped(backbone: nn.Module, tap: Tap) -> Iterator[None]:
 
     handle = backbone.get_submodule(tap.stage).register_forward_hook(hook)
     try:
-        if tap.instead is not None:
+        if tap.replacement is not None:
             backbone.eval()
         yield
     finally:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mltool.exact.vector_set import public, score_pairs, sides
+from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
-from mltool.files.stacked import Stacked
-from mltool.retrieval._vectors import public, score_pairs, sides
-from mltool.retrieval.search import nearest
+from mltool.retrieval.neighbours import nearest
 
 if TYPE_CHECKING:
     import faiss
@@ -62,7 +62,7 @@ def _reaching(
 ) -> int:
     """How many of the rows `found` [Q, 10] score at least `least` [Q]: equal rows will do."""
     rows, place = np.unique(np.maximum(found, 0), return_inverse=True)
-    vectors = Stacked([np.asarray(part.vectors) for part in parts])[rows]
+    vectors = ConcatenatedRows([np.asarray(part.vectors) for part in parts])[rows]
     both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
     left, right = sides(*both, metric=queries.metric)
     asking = np.repeat(np.arange(len(found)), found.shape[1])

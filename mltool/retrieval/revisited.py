@@ -13,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from mltool.errors import InputError
+from mltool.exact import knn
+from mltool.exact.relevance import Relevance
 from mltool.files import shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.landmarks import KINDS, Answer, GroundTruth, stem
-from mltool.files.manifest import Strings, check_unique, examples, find
-from mltool.retrieval import knn
-from mltool.retrieval._joining import as_sides, check_comparable
-from mltool.retrieval._relevance import Relevance
-from mltool.retrieval.evaluate import Report
+from mltool.files.manifest import StringArray, check_unique, examples, find
+from mltool.retrieval.query_gallery import as_sides, check_comparable
+from mltool.retrieval.scoring import Report
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def evaluate(
 
 def _joined(names: np.ndarray, wanted: np.ndarray, side: str) -> np.ndarray:
     """The row of each wanted stem ['S', M] in `names` ['S', M]. Raises InputError."""
-    stems = Strings.of(map(stem, names.tolist())).fixed()
+    stems = StringArray.of(map(stem, names.tolist())).fixed()
     rows = find(stems, wanted)
     if (rows < 0).any():
         lacking = wanted[rows < 0]

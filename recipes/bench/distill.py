@@ -16,10 +16,10 @@ import _report
 import h5py
 import numpy as np
 
-from mltool.commands.distill import distill
-from mltool.commands.embed import embed
 from mltool.datasets import open_data
 from mltool.engine.mining import hardest
+from mltool.signatures.distill import distill
+from mltool.signatures.embed import embed
 
 DATA = "digits:train"
 SMALL = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "--workers", 0, "-q")

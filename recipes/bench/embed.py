@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from mltool import components
-from mltool.commands.embed import embed
 from mltool.datasets import open_data
 from mltool.engine import device
 from mltool.engine.data import Images, load
 from mltool.files import embeddings
-from mltool.files.image_lists import read
+from mltool.files.lists.image_lists import read
 from mltool.models.source import open_model
+from mltool.signatures.embed import embed
 
 BATCH = 64
 

@@ -18,11 +18,11 @@ import _clustered
 import _report
 import numpy as np
 
-from mltool.retrieval import _products, knn
-from mltool.retrieval._blocks import blocks
-from mltool.retrieval._bounds import Precision
-from mltool.retrieval._relevance import Relevance
-from mltool.retrieval._vectors import Side, sides
+from mltool.exact import knn, products
+from mltool.exact.blocks import blocks
+from mltool.exact.error_bounds import Precision
+from mltool.exact.relevance import Relevance
+from mltool.exact.vector_set import Side, sides
 
 BLOCK = 4096
 
@@ -40,9 +40,9 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[Side, np.ndarray]:
 
 def product(queries: Side, gallery: Side, precision: Precision) -> Callable[[], object]:
     """The bare products of all pairs of rows, by all cores, into memory that is used again."""
-    products = _products.products_of(precision, "cpu")
-    left = [products.operand(queries, rows).data for rows in blocks(len(queries), BLOCK)]
-    right = [products.operand(gallery, rows).data for rows in blocks(len(gallery), BLOCK)]
+    arithmetic = products.products_of(precision, "cpu")
+    left = [arithmetic.operand(queries, rows).data for rows in blocks(len(queries), BLOCK)]
+    right = [arithmetic.operand(gallery, rows).data for rows in blocks(len(gallery), BLOCK)]
     if precision == "bfloat16":
         import torch
 
@@ -73,7 +73,7 @@ def compare(given: argparse.Namespace) -> None:
     relevance = Relevance(labels, labels, own, side.places())
     depth = np.maximum(relevance.counts(), 10)
     flops = 2.0 * len(side) ** 2 * side.dim
-    for precision in _products.available("cpu")[1:]:
+    for precision in products.available("cpu")[1:]:
         resources = knn.Resources(precision=precision)
 
         def search(other: Side, resources: knn.Resources = resources) -> object:

@@ -13,7 +13,7 @@ import _report
 import torch
 
 from mltool.engine.data import Batch
-from mltool.engine.objectives.supervised import Supervised
+from mltool.engine.objectives.objective import Supervised
 from mltool.models.embedder import build
 
 LOSSES = ("contrastive", "multi-similarity", "proxy-anchor")

@@ -22,7 +22,7 @@ from mltool.datasets import open_data
 from mltool.engine import training
 from mltool.engine.data import Images, load
 from mltool.engine.loop import LoopSettings
-from mltool.engine.objectives.supervised import Supervised
+from mltool.engine.objectives.objective import Supervised
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
 from mltool.engine.training import Plan, Runtime

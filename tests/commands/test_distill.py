@@ -15,7 +15,7 @@ import typer
 from typer.testing import Result
 
 from mltool.cli import app
-from mltool.files import embeddings, tensors
+from mltool.files import embeddings, safetensors_file
 from mltool.files.embeddings import Embeddings
 
 Run = Callable[..., subprocess.CompletedProcess]
@@ -114,7 +114,7 @@ def test_torchrun_equals_one_process(
     command += ["-m", "mltool", *map(str, words), "-b", "10", "-o", str(two)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    first, second = tensors.read(str(one))[0], tensors.read(str(two))[0]
+    first, second = safetensors_file.read(str(one))[0], safetensors_file.read(str(two))[0]
     for name, value in first.items():
         np.testing.assert_allclose(value, second[name], atol=1e-5, err_msg=name)
 

@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import Result
 
 from mltool.engine.data import Images, plain_view
-from mltool.files import embeddings, image_lists
+from mltool.files import embeddings
+from mltool.files.lists import image_lists
 from mltool.models import checkpoint
 
 Call = Callable[..., Result]

@@ -220,13 +220,13 @@ def test_torchrun_equals_one_process(tmp_path: Path, photos: Path, run: Run) -> 
     command += ["-m", "mltool", *map(str, words), "-b", "10", "-o", str(two)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    from mltool.files import tensors
+    from mltool.files import safetensors_file
 
-    first, second = tensors.read(one)[0], tensors.read(two)[0]
+    first, second = safetensors_file.read(one)[0], safetensors_file.read(two)[0]
     assert first.keys() == second.keys()
     start = tmp_path / "start.safetensors"
     run("train", photos, *TINY, "--epochs", 0, "-o", start)
-    before = tensors.read(start)[0]
+    before = safetensors_file.read(start)[0]
     assert max(np.abs(before[name] - value).max() for name, value in first.items()) > 1e-3
     for name, value in first.items():
         np.testing.assert_allclose(value, second[name], atol=1e-5, err_msg=name)

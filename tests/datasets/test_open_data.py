@@ -11,8 +11,8 @@ from mltool.datasets import omniglot, open_data
 from mltool.datasets.digits import digits
 from mltool.errors import InputError, UsageError
 from mltool.files import images, pack_writer
-from mltool.files.csv_list import write_csv
-from mltool.files.folder import read_folder
+from mltool.files.lists.csv_list import write_csv
+from mltool.files.lists.folder import read_folder
 
 
 @pytest.fixture

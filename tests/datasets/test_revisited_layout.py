@@ -9,7 +9,7 @@ import pytest
 from mltool import components
 from mltool.datasets import open_data, roxford5k, rparis6k
 from mltool.errors import InputError
-from mltool.files import boxes
+from mltool.files import crop_boxes
 
 QUERIES, GALLERY = ["all_souls_000013", "oriel_000001"], ["all_souls_000220", "x.y", "z"]
 BOXES = [[136.5, 34.1, 648.5, 955.7], [0.0, 0.0, 10.0, 10.0]]
@@ -46,7 +46,7 @@ def test_queries_come_cropped_and_the_gallery_whole(tree):
     assert found.columns["split"].tolist() == [b"query"] * 2 + [b"gallery"] * 3
     assert found.columns["is_query"].tolist() == [True, True, False, False, False]
     assert found.columns["is_gallery"].tolist() == [False, False, True, True, True]
-    cut = boxes.of(found.columns)
+    cut = crop_boxes.of(found.columns)
     assert cut[:2].tolist() == BOXES
     assert np.isnan(cut[2:]).all()
     assert found.root == str(folder / "jpg")
@@ -63,7 +63,7 @@ def test_splits_by_name(tree):
     ]
     gallery = open_data([f"{name}:{folder}:gallery"])
     assert len(gallery) == 3
-    assert boxes.of(gallery.columns) is None
+    assert crop_boxes.of(gallery.columns) is None
 
 
 def test_other_sizes_missing_images_and_boxes_are_refused(tree, monkeypatch):

@@ -8,7 +8,7 @@ from PIL import Image
 from mltool import components
 from mltool.engine.data import Images
 from mltool.errors import InputError
-from mltool.files.image_lists import read
+from mltool.files.lists.image_lists import read
 from mltool.models.spec import ModelSpec
 from mltool.transforms import center_crop, resize_shorter, to_tensor
 

@@ -15,7 +15,7 @@ from mltool import components
 from mltool.engine import data
 from mltool.engine.data import Batch, Images, load
 from mltool.errors import InputError, ResourceError
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.manifest import Manifest, StringArray
 from mltool.models.spec import ModelSpec
 from mltool.transforms import center_crop, resize_shorter, to_tensor
 
@@ -31,7 +31,7 @@ def impatient(monkeypatch) -> None:
 def listed(paths: list[Path]) -> Manifest:
     return Manifest(
         names=np.array([path.name.encode() for path in paths]),
-        paths=Strings.of([str(path) for path in paths]),
+        paths=StringArray.of([str(path) for path in paths]),
         labels=np.arange(len(paths)),
         label_names=tuple(str(n) for n in range(len(paths))),
         columns={},

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from mltool.engine import optim
+from mltool.engine.objectives.transfer import TransferTerm
 from mltool.engine.optim import OptimSettings
-from mltool.engine.transferring import Transferred
 from mltool.errors import InputError, UsageError
 from mltool.models.checkpoint import to_arrays
 from mltool.models.embedder import build
@@ -87,7 +87,7 @@ def test_groups_have_parts_rates_and_names() -> None:
 
 def test_layers_of_a_transfer_move_like_the_head_and_proxies_do_not() -> None:
     context = {"student_dim": 4, "teacher_dim": 5, "images": 9, "generator": torch.Generator()}
-    crd = Transferred("crd:dim=3", student=None, teacher=None, context=context)
+    crd = TransferTerm("crd:dim=3", student=None, teacher=None, context=context)
     objective = nn.ModuleList([crd, Proxies(5, 8)])
     optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=True)
     found = {

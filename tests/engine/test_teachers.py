@@ -11,8 +11,8 @@ import torch
 from tiny_runs import SIZE, images, manifest, model
 from torch.nn import functional
 
+from mltool.commands.embed import EmbedRequest, _preprocess
 from mltool.engine.data import Batch, load
-from mltool.engine.embedding import EmbedRequest, _preprocess
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError
 from mltool.files import embeddings

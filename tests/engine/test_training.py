@@ -26,16 +26,16 @@ from tiny_runs import (
 )
 from torch import nn
 
-from mltool.engine import partial, training
+from mltool.engine import run_state, training
 from mltool.engine.data import load
 from mltool.engine.extract import matrix
 from mltool.engine.training import train
-from mltool.engine.validating import usable
+from mltool.engine.validation import usable
 from mltool.errors import InputError, NumericError, ResourceError
-from mltool.files import tensors
+from mltool.files import safetensors_file
 from mltool.files.describe import facts
 from mltool.models import checkpoint
-from mltool.retrieval.evaluate import score
+from mltool.retrieval.scoring import score
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, settings: d
 def test_every_watched_signal_saves(tmp_path: Path, number: int) -> None:
     output = tmp_path / "model.safetensors"
     interrupted(output, 2, number=number, epochs=1)
-    meta = tensors.read_meta(partial.path_of(str(output)))
+    meta = safetensors_file.read_meta(run_state.path_of(str(output)))
     assert meta["counters"] == {"epoch": 0, "step": 2, "best_epoch": -1}
 
 
@@ -90,7 +90,7 @@ def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     train(stopping(plan(epochs=1), 5), runtime(output))
     assert output.read_bytes() == run(tmp_path / "b.safetensors", epochs=1)
-    assert not Path(partial.path_of(str(output))).exists()
+    assert not Path(run_state.path_of(str(output))).exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -110,7 +110,7 @@ def test_a_signal_to_the_whole_group_saves(tmp_path: Path) -> None:
         child = Child(
             lambda: train(plan(epochs=3), dataclasses.replace(settings, resume=True)), group=True
         )
-        done = Path(partial.path_of(str(output)))
+        done = Path(run_state.path_of(str(output)))
         before = done.stat().st_mtime_ns if done.exists() else 0
         wait_for(lambda: done.exists() and done.stat().st_mtime_ns > before)  # noqa: B023
         os.killpg(child.pid, number)
@@ -171,15 +171,15 @@ def test_killed_at_many_random_moments(tmp_path: Path, seed: int) -> None:
 def test_a_finished_run_is_not_repeated(tmp_path: Path, caplog) -> None:
     output = tmp_path / "model.safetensors"
     interrupted(output, 4, epochs=1)
-    state = Path(partial.path_of(str(output))).read_bytes()
+    state = Path(run_state.path_of(str(output))).read_bytes()
     expected = run(output, epochs=1, run_time={"resume": True})
     stamp = output.stat().st_mtime_ns
-    Path(partial.path_of(str(output))).write_bytes(state)  # killed before it could remove it
+    Path(run_state.path_of(str(output))).write_bytes(state)  # killed before it could remove it
     with caplog.at_level(logging.INFO):
         assert run(output, epochs=1, run_time={"resume": True}) == expected
     assert "finished already" in caplog.text
     assert output.stat().st_mtime_ns == stamp
-    assert not Path(partial.path_of(str(output))).exists()
+    assert not Path(run_state.path_of(str(output))).exists()
     run(output, epochs=1)  # without --resume it is made again
     assert output.stat().st_mtime_ns > stamp
 
@@ -192,7 +192,7 @@ def test_a_finished_run_leaves_the_state_of_another_alone(tmp_path: Path) -> Non
     interrupted(output, 4, epochs=2)
     output.write_bytes(done)
     run(output, epochs=1, run_time={"resume": True})
-    assert Path(partial.path_of(str(output))).exists()
+    assert Path(run_state.path_of(str(output))).exists()
 
 
 def test_without_resume_a_run_starts_over(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_nan_keeps_the_last_good_state(tmp_path: Path, at: int) -> None:
     with pytest.raises(NumericError, match="weights are not finite"):
         train(hooked(plan(epochs=1), spoil), runtime(output, save_every=0.0))
     assert not output.exists()
-    arrays, meta = tensors.read(partial.path_of(str(output)))
+    arrays, meta = safetensors_file.read(run_state.path_of(str(output)))
     assert meta["counters"]["step"] == at - 1
     assert all(torch.from_numpy(array).isfinite().all() for array in arrays.values())
     with pytest.raises(NumericError):  # nor without a save in between
@@ -250,10 +250,10 @@ def test_validation_does_not_disturb_training(tmp_path: Path) -> None:
     """Its last epoch is the same model, statistics and all, as without validation."""
     output = tmp_path / "a.safetensors"
     interrupted(output, 13, validate=True, val_every=1)
-    seen, _ = tensors.read(partial.path_of(str(output)))
+    seen, _ = safetensors_file.read(run_state.path_of(str(output)))
     output = tmp_path / "b.safetensors"
     interrupted(output, 13)
-    blind, _ = tensors.read(partial.path_of(str(output)))
+    blind, _ = safetensors_file.read(run_state.path_of(str(output)))
     assert all((seen[key] == value).all() for key, value in blind.items())
 
 
@@ -290,7 +290,7 @@ def test_a_checkpoint_holds_objective_and_history(tmp_path: Path) -> None:
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     child = Child(lambda: train(plan(epochs=200), runtime(output, save_every=0.0)))
-    wait_for(Path(partial.path_of(str(output))).exists)
+    wait_for(Path(run_state.path_of(str(output))).exists)
     with pytest.raises(ResourceError, match="busy"):
         train(plan(), runtime(output))
     os.kill(child.pid, signal.SIGTERM)

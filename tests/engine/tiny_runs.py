@@ -19,18 +19,18 @@ import torch
 from torch import nn
 
 from mltool import components
-from mltool.engine import partial
+from mltool.engine import run_state
 from mltool.engine.data import Images
 from mltool.engine.loop import LoopSettings
-from mltool.engine.memory import MemorySettings
-from mltool.engine.objectives.supervised import Supervised
+from mltool.engine.objectives.memory import MemorySettings
+from mltool.engine.objectives.objective import Supervised
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
 from mltool.engine.training import Plan, Runtime, Validation, train
 from mltool.errors import Interrupted, MltoolError
 from mltool.files import digits
 from mltool.files.history import record
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.manifest import Manifest, StringArray
 from mltool.models.embedder import Embedder, build
 
 SIZE = 16
@@ -42,7 +42,7 @@ def manifest(*, classes: range = range(5), each: int = 16) -> Manifest:
     rows = np.sort(np.concatenate([np.flatnonzero(labels == c)[:each] for c in classes]))
     return Manifest(
         names=np.array([digits.name(row).encode() for row in rows]),
-        paths=Strings.of([digits.location(row) for row in rows]),
+        paths=StringArray.of([digits.location(row) for row in rows]),
         labels=np.searchsorted(np.array(classes), labels[rows]),
         label_names=tuple(str(c) for c in classes),
         columns={},
@@ -171,7 +171,7 @@ def interrupted(output: Path, at: int, *, number: int = signal.SIGUSR1, **settin
     given = stopping(plan(**settings), at, number=number)
     with pytest.raises(Interrupted, match="--resume"):
         train(given, runtime(output, resume=True, **run_time))
-    assert partial.path_of(str(output)) in map(str, output.parent.iterdir())
+    assert run_state.path_of(str(output)) in map(str, output.parent.iterdir())
     assert not output.exists()
 
 

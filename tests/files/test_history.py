@@ -10,7 +10,7 @@ import pytest
 
 from mltool import __version__
 from mltool.errors import InputError
-from mltool.files import canonical, embeddings, history, tensors
+from mltool.files import canonical_json, embeddings, history, safetensors_file
 from mltool.files.embeddings import Embeddings
 from mltool.options import RUN_TIME
 
@@ -80,7 +80,9 @@ def write_all(folder: Path) -> dict[str, str]:
     found = Embeddings(["a"], np.eye(1), history=(A, B))
     digests = {
         "e.h5": embeddings.write(folder / "e.h5", found),
-        "m.safetensors": tensors.write(folder / "m.safetensors", {}, meta={"history": [A, B]}),
+        "m.safetensors": safetensors_file.write(
+            folder / "m.safetensors", {}, meta={"history": [A, B]}
+        ),
     }
     (folder / "list.csv").write_text("path\na.jpg\n")
     history.write_sidecar(folder / "list.csv", (A, B))
@@ -106,7 +108,7 @@ def test_an_input_tells_which_step_made_it(tmp_path: Path) -> None:
     path = str(tmp_path / "e.h5")
     found = history.record("search", inputs=[("db", path, "1")], settings={}, counts={})
     assert found["inputs"] == [
-        {"option": "db", "name": "e.h5", "digest": "1", "made_by": canonical.digest(B)}
+        {"option": "db", "name": "e.h5", "digest": "1", "made_by": canonical_json.digest(B)}
     ]
 
 
@@ -163,7 +165,7 @@ def test_shell_lines_tell_the_pipeline(tmp_path: Path) -> None:
         counts={},
     )
     model, vectors = tmp_path / "m.tensors", tmp_path / "e.h5"
-    tensors.write(model, {}, meta={"history": [train]})
+    safetensors_file.write(model, {}, meta={"history": [train]})
     embed = history.record(
         "embed",
         inputs=[("model", str(model), "2"), ("data", "digits:test", "3")],
@@ -188,6 +190,6 @@ def test_shell_lines_tell_the_pipeline(tmp_path: Path) -> None:
 
 
 def test_damaged_histories_in_a_file(tmp_path: Path) -> None:
-    tensors.write(tmp_path / "m", {}, meta={"history": "text"})
+    safetensors_file.write(tmp_path / "m", {}, meta={"history": "text"})
     with pytest.raises(InputError, match="not a list of steps"):
         history.of_file(tmp_path / "m")

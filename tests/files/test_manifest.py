@@ -7,16 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mltool.errors import InputError
-from mltool.files import boxes
+from mltool.files import crop_boxes
 from mltool.files import manifest as module
-from mltool.files.manifest import (
-    Manifest,
-    Strings,
-    Summary,
-    check_unique,
-    examples,
-    find,
-)
+from mltool.files.manifest import Manifest, StringArray, Summary, check_unique, examples, find
 
 RAW = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"x"))
 
@@ -24,7 +17,7 @@ RAW = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"x"))
 def listed(names, labels, label_names=("cat", "dog")):
     return Manifest(
         names=np.array(names, "S"),
-        paths=Strings.of(f"/data/{name}" for name in names),
+        paths=StringArray.of(f"/data/{name}" for name in names),
         labels=np.array(labels, np.int64),
         label_names=label_names,
         columns={"number": np.arange(len(names), dtype=np.float64)},
@@ -34,39 +27,39 @@ def listed(names, labels, label_names=("cat", "dog")):
 
 @given(st.lists(RAW, max_size=20), st.data())
 def test_strings_equal_a_list(texts, data):
-    strings = Strings.of(texts)
+    strings = StringArray.of(texts)
     shown = [raw.decode(errors="surrogateescape") for raw in texts]
     assert len(strings) == len(texts)
     assert list(strings) == shown == [strings[row] for row in range(len(texts))]
     assert strings.fixed().tolist() == texts
     rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=30)) if texts else []
     assert list(strings.take(np.array(rows, np.int64))) == [shown[row] for row in rows]
-    assert list(Strings.join([strings, Strings.of([]), strings])) == shown + shown
+    assert list(StringArray.join([strings, StringArray.of([]), strings])) == shown + shown
 
 
 def test_strings_in_several_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 3)
     texts = [f"image{number}" * (number % 4) for number in range(10)]
-    strings = Strings.of(texts)
+    strings = StringArray.of(texts)
     assert list(strings) == texts
     assert [raw.decode() for raw in strings.fixed().tolist()] == texts
     assert list(strings.take(np.arange(9, -1, -1))) == texts[::-1]
 
 
 def test_strings_hold_no_objects_and_refuse_what_cannot_be():
-    strings = Strings.of(["a", "b"])
+    strings = StringArray.of(["a", "b"])
     assert strings.data.dtype == np.uint8
     assert strings.offsets.dtype == np.int64
     for row in (-1, 2):
         with pytest.raises(IndexError):
             strings[row]
     with pytest.raises(InputError, match="NUL"):
-        Strings.of(["a\0b"]).fixed()
+        StringArray.of(["a\0b"]).fixed()
 
 
 def test_columns_of_different_lengths_are_a_bug():
     with pytest.raises(ValueError, match="lengths"):
-        Manifest(np.array([b"a"]), Strings.of([]), np.zeros(1, np.int64), ("x",), {}, "")
+        Manifest(np.array([b"a"]), StringArray.of([]), np.zeros(1, np.int64), ("x",), {}, "")
 
 
 def test_take_rows_and_mask():
@@ -95,7 +88,7 @@ def test_digest_is_that_of_sorted_names_and_label_texts():
 
 def test_digest_knows_weights_and_boxes():
     bare = listed(["c", "a", "b"], [1, 0, -1])
-    boxed = {key: np.array([1.0, np.nan, 3.0]) for key in boxes.COLUMNS}
+    boxed = {key: np.array([1.0, np.nan, 3.0]) for key in crop_boxes.COLUMNS}
     seen = {bare.digest()}
     for columns in (
         {"weight": np.array([1.0, 0.5, 1.0])},
@@ -109,7 +102,7 @@ def test_digest_knows_weights_and_boxes():
         turned = np.array([2, 0, 1])
         assert changed.take(turned).digest() == changed.digest()
     neutral = {"weight": np.ones(3), "split": np.array([b"x"] * 3)}
-    neutral |= {key: np.full(3, np.nan) for key in boxes.COLUMNS}
+    neutral |= {key: np.full(3, np.nan) for key in crop_boxes.COLUMNS}
     assert replace(bare, columns=neutral).digest() == bare.digest()
 
 

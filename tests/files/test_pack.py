@@ -12,9 +12,9 @@ from PIL import Image
 from mltool.datasets.digits import digits
 from mltool.errors import InputError, ResourceError
 from mltool.files import images, pack, pack_writer
-from mltool.files.folder import read_folder
 from mltool.files.history import of_file
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.lists.folder import read_folder
+from mltool.files.manifest import Manifest, StringArray
 
 COLOURS = ("red", "lime", "blue", "white", "black")
 
@@ -345,8 +345,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     Image.fromarray(noise).save(tmp_path / "noise.png")
     names = [f"{row:03d}" for row in range(200)]
     manifest = Manifest(
-        names=Strings.of(names).fixed(),
-        paths=Strings.of([str(tmp_path / "noise.png")] * len(names)),
+        names=StringArray.of(names).fixed(),
+        paths=StringArray.of([str(tmp_path / "noise.png")] * len(names)),
         labels=np.full(len(names), -1),
         label_names=(),
         columns={},

@@ -9,8 +9,8 @@ import pytest
 
 from mltool.errors import InputError
 from mltool.files import embeddings, shards
+from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
-from mltool.files.stacked import Stacked
 
 STEPS = ({"command": "train"}, {"command": "embed", "shard": 0}, {"command": "embed", "shard": 1})
 
@@ -50,7 +50,7 @@ def test_one_file_stays_mapped(tmp_path: Path) -> None:
 def test_opened_shards_are_the_same_but_stay_in_their_files(tmp_path: Path) -> None:
     paths = write(tmp_path, part(0, 3), part(3, 4), part(4, 9))
     opened, read = shards.open_many(paths), shards.read_many(paths)
-    assert isinstance(opened.vectors, Stacked)
+    assert isinstance(opened.vectors, ConcatenatedRows)
     assert all(isinstance(one.base, np.memmap) for one in opened.vectors.parts)
     np.testing.assert_array_equal(np.asarray(opened.vectors), read.vectors)
     np.testing.assert_array_equal(opened.names, read.names)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mltool.errors import InputError
-from mltool.files import embeddings, history, pack_writer, search_index, tensors, verify
+from mltool.files import embeddings, history, pack_writer, safetensors_file, search_index, verify
 from mltool.files.embeddings import Embeddings
-from mltool.files.manifest import Manifest, Strings
+from mltool.files.manifest import Manifest, StringArray
 from mltool.files.search_index import SearchIndex
 
 
@@ -25,7 +25,7 @@ def write_pack(path: Path) -> None:
     image = path.with_suffix(".png")
     Image.new("RGB", (4, 4)).save(image)
     labels, label_names = np.array([0]), ("cat",)
-    paths = Strings.of([os.fspath(image)])
+    paths = StringArray.of([os.fspath(image)])
     manifest = Manifest(np.array([b"a.png"]), paths, labels, label_names, {}, "")
     pack_writer.write(path, manifest)
 
@@ -38,7 +38,7 @@ def write_index(path: Path) -> None:
 
 WRITERS = {
     "embeddings": lambda path: embeddings.write(path, Embeddings(["a"], np.eye(1))),
-    "checkpoint": lambda path: tensors.write(path, {"w": np.eye(3)}, meta={}),
+    "checkpoint": lambda path: safetensors_file.write(path, {"w": np.eye(3)}, meta={}),
     "image list": write_image_list,
     "pack": write_pack,
     "index": write_index,

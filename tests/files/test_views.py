@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from mltool.errors import InputError
-from mltool.files import embeddings, image_lists
+from mltool.files import embeddings
 from mltool.files.describe import facts
 from mltool.files.embeddings import Embeddings
 from mltool.files.embeddings_writer import EmbeddingsWriter
+from mltool.files.lists import image_lists
 
 VECTORS = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
 NAMES = list("abcde")

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mltool.errors import InputError
-from mltool.files import tensors
+from mltool.files import safetensors_file
 from mltool.files.history import record
 from mltool.models import checkpoint
 from mltool.models.proxies import Proxies
@@ -109,9 +109,9 @@ def test_a_vit_can_be_asked_for_another_size(tiny, path) -> None:
 
 def rewrite(path: str, *, drop: str = "", **changes: object) -> None:
     """Change the metadata of a checkpoint, with a right digest."""
-    arrays, meta = tensors.read(path)
+    arrays, meta = safetensors_file.read(path)
     arrays.pop(drop, None)
-    tensors.write(path, arrays, meta=meta | changes)
+    safetensors_file.write(path, arrays, meta=meta | changes)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_tensors_that_do_not_fit_are_named(tiny, path) -> None:
 )
 def test_damaged_metadata_is_an_input_error(tiny, path, changes: dict, message: str) -> None:
     checkpoint.write(path, tiny())
-    arrays, meta = tensors.read(path)
-    tensors.write(path, arrays, meta=meta | changes)
+    arrays, meta = safetensors_file.read(path)
+    safetensors_file.write(path, arrays, meta=meta | changes)
     with pytest.raises(InputError, match=message):
         checkpoint.read(path)
 
@@ -181,7 +181,7 @@ def test_weights_that_are_not_finite_are_refused(tiny, path) -> None:
 
 
 def test_plain_weights_are_no_checkpoint(path) -> None:
-    tensors.write(path, {"a": np.zeros(3)}, meta={})
+    safetensors_file.write(path, {"a": np.zeros(3)}, meta={})
     with pytest.raises(InputError, match="--weights"):
         checkpoint.read(path)
 

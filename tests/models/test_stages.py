@@ -7,7 +7,7 @@ from torch import Tensor
 from mltool.errors import UsageError
 from mltool.models import backbones, stages
 from mltool.models.embedder import Embedder, build
-from mltool.models.stages import Tap
+from mltool.models.stages import StageHook
 
 
 def embedder(arch: str = "test_resnet", *, size: int = 64) -> Embedder:
@@ -62,9 +62,9 @@ CUTS = [
 def test_entering_with_what_was_seen_gives_the_same(arch: str, stage: str) -> None:
     model, images = embedder(arch).eval(), pictures()
     whole = model(images)
-    tap = Tap(stage)
+    tap = StageHook(stage)
     assert torch.equal(model(images, tap=tap), whole)
-    again = model(images[:1] // 2, tap=Tap(stage, instead=tap.seen[1:]))
+    again = model(images[:1] // 2, tap=StageHook(stage, replacement=tap.seen[1:]))
     torch.testing.assert_close(again, whole[1:])
     model(images)  # and the network is as before
     assert torch.equal(model(images), whole)
@@ -72,10 +72,10 @@ def test_entering_with_what_was_seen_gives_the_same(arch: str, stage: str) -> No
 
 def test_the_gradient_goes_through_what_was_put_in() -> None:
     model, images = embedder().train(), pictures()
-    tap = Tap("layer2")
+    tap = StageHook("layer2")
     model(images, tap=tap)
     values = tap.seen.detach().requires_grad_()
-    model(images[:1], tap=Tap("layer2", instead=values)).square().sum().backward()
+    model(images[:1], tap=StageHook("layer2", replacement=values)).square().sum().backward()
     assert values.grad.abs().sum() > 0
     trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert any(name.startswith("backbone.layer3") for name in trained)
@@ -86,7 +86,7 @@ def test_the_gradient_goes_through_what_was_put_in() -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_values_put_in_move_no_statistics(stage: str, frozen: bool) -> None:
     model, images = embedder().train(), pictures()
-    tap = Tap(stage)
+    tap = StageHook(stage)
     model(images, tap=tap)
     frozen_part = model.backbone.layer3 if frozen else model.backbone.layer1[0].bn1
     frozen_part.eval()
@@ -94,7 +94,7 @@ def test_values_put_in_move_no_statistics(stage: str, frozen: bool) -> None:
     momenta = [m.momentum for m in model.modules() if hasattr(m, "momentum")]
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
     mixed = tap.seen.float().flip(0) * 0.5
-    values = model(images[:1], tap=Tap(stage, instead=mixed))
+    values = model(images[:1], tap=StageHook(stage, replacement=mixed))
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
     assert {module: module.training for module in model.modules()} == modes
@@ -108,24 +108,26 @@ def test_batch_statistics_are_those_of_what_was_put_in() -> None:
     mixed = images[:4].float() * 0.25 + 30
     expected = model(mixed)
     model.load_state_dict(embedder().state_dict())
-    torch.testing.assert_close(model(images, tap=Tap("input", instead=mixed)), expected)
+    torch.testing.assert_close(model(images, tap=StageHook("input", replacement=mixed)), expected)
 
 
 def test_one_image_passes_where_batch_statistics_need_more() -> None:
     model = embedder(size=32).train()  # layer4 gives one pixel
-    tap = Tap("layer4")
+    tap = StageHook("layer4")
     model(pictures()[:, :, :32, :32], tap=tap)
     assert tap.seen.shape[2:] == (1, 1)
-    assert len(model(pictures()[:1, :, :32, :32], tap=Tap("layer4", instead=tap.seen))) == 4
+    assert (
+        len(model(pictures()[:1, :, :32, :32], tap=StageHook("layer4", replacement=tap.seen))) == 4
+    )
 
 
 def test_an_error_leaves_the_network_as_it_was() -> None:
     model, images = embedder().train(), pictures()
     with pytest.raises(RuntimeError):
-        model(images[:1], tap=Tap("layer2", instead=torch.zeros(2, 5, 8, 8)))
+        model(images[:1], tap=StageHook("layer2", replacement=torch.zeros(2, 5, 8, 8)))
     assert model.backbone.training
     assert all(m.momentum > 0 for m in model.modules() if hasattr(m, "momentum"))
     assert not model.backbone.layer2._forward_hooks
     with pytest.raises(UsageError, match="no stage"):
-        model(images, tap=Tap("layer9"))
+        model(images, tap=StageHook("layer9"))
     assert backbones.channels(model.backbone) == 96

@@ -5,8 +5,8 @@ import pytest
 
 from mltool.errors import InputError
 from mltool.files.embeddings import Embeddings
-from mltool.retrieval.evaluate import evaluate
-from mltool.retrieval.search import search
+from mltool.retrieval.neighbours import search
+from mltool.retrieval.scoring import evaluate
 
 TEACHER, STUDENT, STRANGER = ("t" * 64, "s" * 64, "x" * 64)
 

@@ -8,8 +8,8 @@ from mltool.errors import InputError, UsageError
 from mltool.files import search_index as files
 from mltool.files.embeddings import Embeddings
 from mltool.retrieval._factory import factory_of
-from mltool.retrieval.index import build, load, search_index
-from mltool.retrieval.search import search
+from mltool.retrieval.faiss_index import build, load, search_index
+from mltool.retrieval.neighbours import search
 
 faiss.omp_set_num_threads(1)
 KINDS = ["auto", "flat", "ivf:lists=8", "ivf", "hnsw:links=8", "PCA8,Flat"]

@@ -7,10 +7,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from mltool.errors import InputError, ResourceError
+from mltool.exact import knn
+from mltool.exact.knn import Resources
 from mltool.files.embeddings import Embeddings
 from mltool.files.landmarks import KINDS, GroundTruth
-from mltool.retrieval import knn, revisited
-from mltool.retrieval.knn import Resources
+from mltool.retrieval import revisited
 
 RIGHT = {"easy": ["easy"], "medium": ["easy", "hard"], "hard": ["hard"]}
 OUT = {"easy": ["hard", "junk"], "medium": ["junk"], "hard": ["easy", "junk"]}

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine.comparing import Candidates, Compared, Seen
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed
 from mltool.engine.mining import Tuples
+from mltool.engine.objectives.pair_loss import distinct
+from mltool.engine.objectives.teacher_pairs import Candidates, Seen, TeacherPairLoss
+from mltool.engine.objectives.transfer import TransferTerm
 from mltool.engine.teachers import CachedTeacher, Teacher
-from mltool.engine.terms import distinct
-from mltool.engine.transferring import Transferred
 
 
 class Distilled(nn.Module):
@@ -29,7 +29,7 @@ class Distilled(nn.Module):
 
     def __init__(
         self,
-        terms: Sequence[Compared | Transferred],
+        terms: Sequence[TeacherPairLoss | TransferTerm],
         *,
         teacher: Teacher | None,
         mined: Tuples | None,

@@ -1,0 +1,1 @@
+"""Ways to get an image list: folder, CSV, standard input, pairs, selection."""

@@ -1,0 +1,86 @@
+"""Whatever holds an image list: folder, CSV, embeddings, pack, image file, lines of text."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from mltool.errors import InputError
+from mltool.files import locations
+from mltool.files.lists.csv_list import read_csv
+from mltool.files.lists.folder import is_image_name, read_folder
+from mltool.files.manifest import Manifest, StringArray, check_unique
+from mltool.files.names import printable, utf8_name
+
+
+def read(path: str) -> Manifest:
+    """The image list in a folder, a `.csv`, a `.h5` of ours, or a single image file.
+
+    Raises InputError when it is missing, damaged, or none of these.
+    """
+    if os.path.isdir(path):
+        return read_folder(path)
+    if path.lower().endswith(".csv"):
+        return read_csv(path)
+    if is_image_name(os.fsencode(path)):
+        return read_lines([os.fsencode(path)], source=path)
+    from mltool.files import safe_h5  # h5py is for these files only
+
+    if safe_h5.is_hdf5(path):
+        return read_h5(path)
+    raise InputError(
+        f"{printable(path)} is no image list: neither a folder, a .csv, an image nor an .h5 of "
+        "mltool; paths one a line can be given on standard input (-)"
+    )
+
+
+def read_lines(lines: Iterable[bytes], *, root: str | None = None, source: str) -> Manifest:
+    """Paths one a line, as given or below `root`; the line is the name. None has a label.
+
+    Raises InputError when there is none, or one stands twice.
+    """
+    raw = [line for line in (line.rstrip(b"\r\n") for line in lines) if line]
+    if not raw:
+        raise InputError(f"{printable(source)} names no images; give one path a line")
+    folder = os.path.abspath(root or "")
+    names = StringArray.of(map(utf8_name, raw)).fixed()
+    check_unique(names, printable(source))
+    return Manifest(
+        names=names,
+        paths=StringArray.of(os.path.join(os.fsencode(folder), line) for line in raw),
+        labels=np.full(len(raw), -1),
+        label_names=(),
+        columns={},
+        root=folder,
+    )
+
+
+def read_h5(path: str) -> Manifest:
+    """The images of a pack, or those that an embeddings file was made of. Raises InputError.
+
+    An embeddings file says where they are by its `root`, by a column `path` relative to it, or
+    by the names of digits; without either they are next to the file.
+    """
+    from mltool.files import embeddings, safe_h5
+    from mltool.files.pack import FORMAT as PACK
+    from mltool.files.pack import read as read_pack
+
+    with safe_h5.open_file(path) as file:
+        kind = safe_h5.attribute(file, "format", "")
+    if kind == PACK:
+        return read_pack(path)
+    if kind != embeddings.FORMAT:
+        raise InputError(f"{printable(path)} holds no image list but {kind or 'foreign data'}")
+    found = embeddings.peek(path)
+    columns = dict(found.columns)
+    texts = columns.pop("path", None)
+    root = found.root or os.path.dirname(os.path.abspath(path))
+    if texts is not None:
+        written = [os.fsdecode(text) for text in texts.tolist()]
+        paths = StringArray.of(locations.resolve(written, os.path.dirname(os.path.abspath(path))))
+        root = found.root
+    elif not found.root and locations.are_digits(found.names):
+        paths, root = locations.below(locations.DIGITS, found.names), ""
+    else:
+        paths = locations.below(root, found.names)
+    return Manifest(found.names, paths, found.labels, found.label_names, columns, root)

@@ -1,0 +1,194 @@
+"""Joining image lists and choosing from them: split, classes, number, labels of another list."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mltool.components import suggest
+from mltool.errors import InputError, UsageError
+from mltool.files.labels import join_labels
+from mltool.files.manifest import Manifest, StringArray, examples, find
+from mltool.files.names import printable
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+ROLES = ("is_query", "is_gallery")
+SPLITS_CALLED = {  # for benchmarks whose official splits have names of their own
+    "train": (b"background",),
+    "test": (b"evaluation", b"query", b"gallery"),
+}
+
+
+def join(manifests: Sequence[Manifest]) -> Manifest:
+    """The lists one after the other; equal label texts are one class.
+
+    Equal names with the same file are one image, which takes the label that is known. A column
+    that a list lacks is filled so that it changes nothing: weight 1, both query and gallery, else
+    empty, NaN or -1. Where some lists declare pairs, the images of the others are in none. Raises
+    InputError for equal names of different files or classes.
+    """
+    if len(manifests) == 1:
+        return manifests[0]
+    labels, label_names = join_labels(manifests)
+    roots = {part.root for part in manifests}
+    columns = dict.fromkeys(key for part in manifests for key in part.columns)
+    joined = Manifest(
+        names=np.concatenate([part.names for part in manifests]),
+        paths=StringArray.join([part.paths for part in manifests]),
+        labels=labels,
+        label_names=label_names,
+        columns={key: _join_column(key, manifests) for key in columns},
+        root=roots.pop() if len(roots) == 1 else "",
+        pairs=_join_pairs(manifests),
+    )
+    return _merge_duplicates(joined)
+
+
+def splits(manifest: Manifest) -> list[str]:
+    """The names of the splits, sorted; none where the list has no column `split`."""
+    return [split.decode() for split in np.unique(_split_of(manifest)).tolist() if split]
+
+
+def select_split(manifest: Manifest, split: str) -> Manifest:
+    """The images of one split; `all` keeps every image. Raises UsageError if there is no such.
+
+    Where none of them is marked as query or gallery, as in a train split, these columns go.
+    """
+    known = splits(manifest)
+    if split == ALL:
+        return manifest
+    wanted = (split.encode(),) if split in known else SPLITS_CALLED.get(split, ())
+    chosen = np.isin(_split_of(manifest), np.array(wanted, "S"))
+    if not chosen.any():
+        there = ", ".join([*map(printable, known), ALL]) if known else "none in this list"
+        raise UsageError(f"no split {split!r}{suggest(split, known)} (there are: {there})")
+    taken = manifest.take(chosen)
+    if any(taken.columns[key].any() for key in ROLES if key in taken.columns):
+        return taken
+    columns = {key: value for key, value in taken.columns.items() if key not in ROLES}
+    return replace(taken, columns=columns)
+
+
+def select_classes(manifest: Manifest, text: str) -> Manifest:
+    """The images of some classes: a comma list of label texts and ranges `A-B`.
+
+    A range counts classes from 0 in their order, both ends included. Raises UsageError.
+    """
+    names = manifest.label_names
+    number = {name: label for label, name in enumerate(names)}
+    chosen: set[int] = set()
+    for item in text.split(","):
+        bounds = re.fullmatch(r"([0-9]+)-([0-9]+)", item)
+        if item in number:
+            chosen.add(number[item])
+        elif bounds and int(bounds[1]) <= int(bounds[2]) < len(names):
+            chosen.update(range(int(bounds[1]), int(bounds[2]) + 1))
+        else:
+            hint = suggest(item, list(names))
+            raise UsageError(
+                f"no class {item!r}{printable(hint)} (there are {len(names):,} classes; "
+                f"a range counts them from 0 to {len(names) - 1})"
+            )
+    return manifest.take(np.isin(manifest.labels, list(chosen)))
+
+
+def limit(manifest: Manifest, count: int) -> Manifest:
+    """The first `count` images. Raises UsageError for less than one."""
+    if count < 1:
+        raise UsageError(f"--limit {count} leaves no image; it takes 1 or more")
+    return manifest.take(np.arange(min(count, len(manifest))))
+
+
+def with_labels(manifest: Manifest, other: Manifest) -> Manifest:
+    """The images with the labels of another list, joined by name; others become unlabelled.
+
+    Raises InputError when no name is in both.
+    """
+    rows = find(other.names, manifest.names)
+    if (rows < 0).all():
+        ours, theirs = examples(manifest.names[:1]), examples(other.names[:1])
+        raise InputError(f"no image is in the list of labels ({ours} here, {theirs} there)")
+    missing = manifest.names[rows < 0]
+    if len(missing):
+        logger.warning(
+            "%d of %d images are not in the list of labels (%s)",
+            *(len(missing), len(manifest), examples(missing)),
+        )
+    labels = np.where(rows < 0, -1, other.labels[rows])
+    return replace(manifest, labels=labels, label_names=other.label_names)
+
+
+def _split_of(manifest: Manifest) -> np.ndarray:
+    column = manifest.columns.get("split", np.zeros(len(manifest), "S1"))
+    return column if column.dtype.kind == "S" else column.astype("S")
+
+
+def _join_column(key: str, manifests: Sequence[Manifest]) -> np.ndarray:
+    given = [part.columns[key] for part in manifests if key in part.columns]
+    parts = [
+        part.columns[key] if key in part.columns else _filling(key, given[0].dtype, len(part))
+        for part in manifests
+    ]
+    if any(part.dtype.kind == "S" for part in parts):
+        parts = [part if part.dtype.kind == "S" else part.astype("S") for part in parts]
+    return np.concatenate(parts)
+
+
+def _join_pairs(manifests: Sequence[Manifest]) -> np.ndarray | None:
+    starts = np.cumsum([0, *map(len, manifests)])
+    parts = [
+        part.pairs + start
+        for part, start in zip(manifests, starts[:-1], strict=True)
+        if part.pairs is not None
+    ]
+    without = sum(len(part) for part in manifests if part.pairs is None)
+    if parts and without:
+        logger.warning("%d images are of lists without pairs and serve as negatives only", without)
+    return np.concatenate(parts) if parts else None
+
+
+def _filling(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+    neutral: dict[str, bytes | bool | int | float]
+    neutral = {"S": b"", "b": key in ROLES, "i": -1, "u": 0, "f": np.nan}
+    return np.full(count, 1.0 if key == "weight" else neutral[dtype.kind], dtype)
+
+
+def _merge_duplicates(manifest: Manifest) -> Manifest:
+    _, index, inverse = np.unique(manifest.names, return_index=True, return_inverse=True)
+    first = index[inverse]
+    repeated = np.flatnonzero(first != np.arange(len(first)))
+    labels = manifest.labels.copy()
+    clashes: list[int] = []
+    for row in repeated.tolist():
+        original = int(first[row])
+        if labels[original] < 0:
+            labels[original] = labels[row]
+        same_class = labels[row] in (-1, labels[original])
+        if not (same_class and _same_file(manifest.paths[row], manifest.paths[original])):
+            clashes.append(row)
+    if clashes:
+        names = manifest.names[clashes]
+        texts = (*map(printable, manifest.label_names), "no class")
+        row, original = clashes[0], int(first[clashes[0]])
+        sides = [f"{printable(manifest.paths[r])} ({texts[labels[r]]})" for r in (original, row)]
+        raise InputError(
+            f"{len(clashes):,} names stand for different files or classes in the joined lists "
+            f"({examples(names)}; {sides[0]} and {sides[1]}); give the lists different names"
+        )
+    kept = np.ones(len(manifest), bool)
+    kept[repeated] = False
+    pairs = manifest.pairs
+    if pairs is not None and len(repeated):
+        pairs = np.unique(first[pairs], axis=0)  # one that two lists declare counts once
+    return replace(manifest, labels=labels, pairs=pairs).take(kept)
+
+
+def _same_file(one: str, other: str) -> bool:
+    if "\0" in one + other:
+        return one == other
+    return one == other or os.path.realpath(one) == os.path.realpath(other)

@@ -1,0 +1,224 @@
+"""Approximate search by faiss: building, tuning, measuring and searching an index.
+
+An inverted file visits only the lists nearest to the query (Jegou, Douze, Schmid, "Product
+Quantization for Nearest Neighbor Search", 2011); HNSW walks a graph (Malkov, Yashunin, 2020).
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mltool.errors import InputError, NotFiniteError, UsageError
+from mltool.exact.blocks import blocks
+from mltool.files.concatenated_rows import release
+from mltool.files.embeddings import Embeddings
+from mltool.files.hits import Hits
+from mltool.files.labels import join_labels
+from mltool.files.manifest import check_unique
+from mltool.files.search_index import SearchIndex
+from mltool.retrieval._factory import TRAINED_PER_LIST, factory_of
+from mltool.retrieval._tuning import search_faiss, tune
+from mltool.retrieval.query_gallery import check_comparable, own_rows
+
+if TYPE_CHECKING:
+    import faiss
+
+logger = logging.getLogger(__name__)
+
+ADDED = 2**15  # rows prepared at a time
+RECALL_QUERIES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A faiss index that is ready to be written by `files.search_index.write`."""
+
+    index: "faiss.Index"
+    about: SearchIndex
+
+    def emit(self, write: Callable[[bytes], object]) -> None:
+        """Pass the bytes of the index on, piece by piece."""
+        import faiss
+
+        def take(piece: bytes) -> int:
+            write(piece)
+            return len(piece)
+
+        writer = faiss.PyCallbackIOWriter(take, 2**20)  # type: ignore[attr-defined]
+        faiss.write_index(self.index, writer)
+
+
+def build(parts: Sequence[Embeddings], *, kind: str = "auto", seed: int = 0) -> Built:
+    """Index the rows of all `parts` in order, reading a block at a time.
+
+    `kind` is auto, flat, ivf[:lists=N], hnsw[:links=N], ivfpq[:lists=N,bytes=N] or a faiss factory
+    text. What needs training is trained on 40 rows for each list, drawn with `seed`. nprobe or
+    efSearch grows until 95 % of the exact 10 nearest rows of sampled rows are found; what was
+    reached is stored. HNSW graphs depend on timing when built by several threads. Raises
+    UsageError for a kind that does not exist or fit, InputError for parts that do not fit.
+    """
+    import faiss
+
+    _check(parts)
+    count, dim, metric = sum(map(len, parts)), parts[0].vectors.shape[1], parts[0].metric
+    factory = factory_of(kind, count, dim)
+    similarity = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
+    try:
+        index = faiss.index_factory(dim, factory, similarity)
+    except RuntimeError as error:
+        raise UsageError(f"faiss cannot build {factory!r} ({_reason(error)})") from error
+    trained = 0 if index.is_trained else _train(index, factory, parts, seed)
+    for _, block in _prepared_blocks(parts):
+        index.add(block)
+    recall, queries = _measured(index, parts, seed)
+    labels, label_names = join_labels(parts)
+    about = SearchIndex(
+        names=np.concatenate([part.names for part in parts]),
+        labels=labels,
+        label_names=label_names,
+        dim=dim,
+        metric=metric,
+        factory=factory,
+        space=parts[0].space,
+        preprocess=parts[0].preprocess,
+        trained_on=trained,
+        recall=recall,
+        recall_queries=queries,
+    )
+    return Built(index, about)
+
+
+def load(about: SearchIndex) -> "faiss.Index":
+    """The faiss index of a file that `files.search_index.read` has checked. Raises InputError."""
+    import faiss
+
+    place = 0
+
+    def give(size: int) -> bytes:
+        nonlocal place
+        piece = about.data[place : place + size].tobytes()
+        place += len(piece)
+        return piece
+
+    try:
+        reader = faiss.PyCallbackIOReader(give, 2**20)  # type: ignore[attr-defined]
+        index = faiss.read_index(reader)
+    except RuntimeError as error:
+        raise InputError(
+            f"faiss cannot read the index ({_reason(error)}); build it again"
+        ) from error
+    release(about.data)
+    if index.ntotal != len(about) or index.d != about.dim:
+        raise InputError(
+            f"the index holds {index.ntotal} vectors of {index.d} dimensions, but {len(about)} "
+            f"names and dimension {about.dim}; build it again"
+        )
+    return index
+
+
+def search_index(
+    queries: Embeddings,
+    about: SearchIndex,
+    *,
+    k: int = 10,
+    keep_self: bool = True,
+    any_model: bool = False,
+) -> Hits:
+    """The `k` nearest rows that the index finds for each query; scores as in `search`.
+
+    Raises InputError where the two do not fit.
+    """
+    check_comparable(queries, stand_in(about), any_model=any_model)
+    index = load(about)
+    vectors = prepare(np.asarray(queries.vectors, np.float32), about.metric)
+    if not np.isfinite(vectors).all():
+        raise NotFiniteError("the queries hold NaN or infinite values; embed them again")
+    own = None if keep_self else own_rows(queries.names, about.names)
+    scores, rows = search_faiss(index, vectors, k, own)
+    if about.metric == "euclidean":
+        scores = -np.sqrt(np.maximum(scores, 0.0))
+    return Hits.of(queries.names, about.names, rows, scores.astype(np.float64))
+
+
+def stand_in(about: SearchIndex) -> Embeddings:
+    """The rows of an index with zeros for vectors, to be compared with queries by what is known."""
+    empty = np.broadcast_to(np.float32(0), (len(about), about.dim))
+    return Embeddings(about.names, empty, metric=about.metric, space=about.space)
+
+
+def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
+    """Vectors [n, D] as faiss compares them: float32, of unit length for cosine."""
+    ready = np.array(vectors, np.float32, order="C")
+    if metric == "cosine":
+        norms = np.linalg.norm(ready.astype(np.float64), axis=1, keepdims=True)
+        ready = (ready / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return ready
+
+
+def _check(parts: Sequence[Embeddings]) -> None:
+    if not sum(map(len, parts)):
+        raise InputError("there are no vectors to index; embed some images first")
+    for part in parts[1:]:
+        check_comparable(parts[0], part, any_model=False)
+    check_unique(np.concatenate([part.names for part in parts]), "the embeddings to index")
+
+
+def _prepared_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
+    first = 0
+    for part in parts:
+        for rows in blocks(len(part), ADDED):
+            yield first + rows.start, prepare(part.vectors[rows], part.metric)
+            release(part.vectors)
+        first += len(part)
+
+
+def _take(parts: Sequence[Embeddings], rows: np.ndarray) -> Embeddings:
+    """The rows, ascending and counted over all parts, in memory."""
+    names, vectors, first = [], [], 0
+    for part in parts:
+        inside = rows[(rows >= first) & (rows < first + len(part))] - first
+        names.append(part.names[inside])
+        vectors.append(part.vectors[inside])
+        release(part.vectors)
+        first += len(part)
+    one = parts[0]
+    return Embeddings(
+        np.concatenate(names), np.concatenate(vectors), metric=one.metric, space=one.space
+    )
+
+
+def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed: int) -> int:
+    import faiss
+
+    count = sum(map(len, parts))
+    inverted = faiss.try_extract_index_ivf(index)
+    lists = 256 if inverted is None else max(256, inverted.nlist)
+    number = min(count, TRAINED_PER_LIST * lists)
+    rows = np.sort(np.random.default_rng(seed).choice(count, number, replace=False))
+    sample = prepare(_take(parts, rows).vectors, parts[0].metric)
+    logger.info("training %s on %d of %d vectors", factory, number, count)
+    try:
+        index.train(sample)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{factory} cannot be trained on {number} vectors ({_reason(error)}); take a smaller "
+            "or simpler index"
+        ) from error
+    return number
+
+
+def _measured(index: "faiss.Index", parts: Sequence[Embeddings], seed: int) -> tuple[float, int]:
+    """(recall, queries) of the tuned index for sampled rows of its own."""
+    count = sum(map(len, parts))
+    number = min(count, RECALL_QUERIES)
+    rows = np.sort(np.random.default_rng(seed + 1).choice(count, number, replace=False))
+    queries = _take(parts, rows)
+    vectors = prepare(queries.vectors, queries.metric)
+    return tune(index, queries, vectors, rows, parts), number
+
+
+def _reason(error: RuntimeError) -> str:
+    return " ".join(str(error).split())[:200]

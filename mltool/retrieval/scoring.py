@@ -1,0 +1,209 @@
+"""How well a model's vectors retrieve: metrics, counts, intervals, values of every query."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mltool.components import suggest
+from mltool.errors import UsageError
+from mltool.exact.knn import Ranks, Resources, ranks
+from mltool.exact.relevance import Relevance
+from mltool.files.embeddings import Embeddings
+from mltool.retrieval import clustering
+from mltool.retrieval.metrics import NAMED, depth, find
+from mltool.retrieval.query_gallery import (
+    as_sides,
+    check_comparable,
+    codes,
+    own_rows,
+    split_roles,
+    subset,
+)
+
+logger = logging.getLogger(__name__)
+
+USUAL = ("precision@1", "recall@10", "r_precision", "map@r")
+PADDED = 2**22  # ranks laid out at a time for the metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `evaluate` found; fractions from 0 to 1, NaN where nothing is defined."""
+
+    metrics: dict[str, float]  # means over the queries that have relevant rows
+    counts: dict[str, int]
+    queries: Embeddings  # whose values the next two are
+    per_query: dict[str, np.ndarray]  # [Q] each, NaN without relevant rows
+    relevant: np.ndarray  # [Q] relevant rows of each query
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %
+
+
+def evaluate(
+    queries: Embeddings,
+    gallery: Embeddings | None = None,
+    *,
+    metrics: Sequence[str] = USUAL,
+    keep_self: bool = False,
+    any_model: bool = False,
+    bootstrap: int = 0,
+    seed: int = 0,
+    resources: Resources | None = None,
+) -> Report:
+    """Rank the gallery for every query and score the rankings.
+
+    Without a gallery all rows are compared with all, or, with columns `is_query` and
+    `is_gallery`, queries with gallery. A gallery row with the query's own name is left out unless
+    `keep_self`. Rows are relevant whose known label is the query's; queries without any are left
+    out of the means. `nmi`, `ami` and `f1` are of k-means with `seed` over the labelled queries,
+    with as many clusters as classes. `bootstrap` resamplings of the queries give 95 % intervals.
+    Raises UsageError for an unknown metric, InputError where the two do not fit.
+    """
+    ranking, clustered = _split_metrics(metrics)
+    if gallery is None:
+        queries, gallery = split_roles(queries)
+    else:
+        check_comparable(queries, gallery, any_model=any_model)
+    query_codes, gallery_codes = codes(queries, gallery)
+    left, right = as_sides(queries, gallery)
+    own = own_rows(queries.names, None if gallery is None else gallery.names)
+    own = np.full(len(queries), -1) if keep_self else own
+    relevance = Relevance(query_codes, gallery_codes, own, right.places())
+    relevant = relevance.counts()
+    found: Iterable[Ranks] = ()
+    if ranking:
+        deepest = np.max([depth(name, relevant, len(right)) for name in ranking], axis=0)
+        found = ranks(left, right, relevance, depth=deepest, resources=resources or Resources())
+    per_query, tied = _score(found, ranking, len(queries))
+    counts = _counts(relevance, relevant, tied)
+    _warn(counts)
+    means = {name: _mean(values) for name, values in per_query.items()}
+    means |= _cluster_metrics(queries, query_codes, clustered, seed)
+    intervals = _intervals(per_query, bootstrap, seed) if bootstrap else {}
+    ordered = {name: means[name] for name in metrics}
+    return Report(ordered, counts, queries, per_query, relevant, intervals)
+
+
+def score(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    names: np.ndarray | Sequence[str] | None = None,
+    *,
+    metrics: Sequence[str] = USUAL,
+    metric: str = "cosine",
+) -> dict[str, float]:
+    """Metrics of vectors [N, D] with integer labels [N], all against all, for validation."""
+    if names is None:
+        names = np.char.zfill(np.arange(len(vectors)).astype("S"), 10)
+    found = Embeddings(names, vectors, labels, metric=metric)  # type: ignore[arg-type]
+    return evaluate(found, metrics=metrics).metrics
+
+
+def by_class(report: Report) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+    """(labels [C] as text, queries [C], mean of each metric [C]) over the queries of a class."""
+    labels = report.queries.labels
+    known, row = np.unique(labels, return_inverse=True)
+    texts = report.queries.label_names
+    names = [texts[k] if k >= 0 and texts else str(k) if k >= 0 else "" for k in known.tolist()]
+    means = {}
+    for name, values in report.per_query.items():
+        defined = ~np.isnan(values)
+        sums = np.bincount(row[defined], values[defined], minlength=len(known))
+        number = np.bincount(row[defined], minlength=len(known))
+        means[name] = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+    return names, np.bincount(row, minlength=len(known)), means
+
+
+def _counts(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, int]:
+    codes = relevance.query_codes
+    return {
+        "queries": len(codes),
+        "without_positives": int(np.count_nonzero(relevant == 0)),
+        "gallery": len(relevance.gallery_codes),
+        "self_removed": int(np.count_nonzero(relevance.own >= 0)),
+        "ties": tied,
+        "classes": len(np.unique(codes[codes >= 0])),
+    }
+
+
+def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(ranking metrics, cluster metrics) of the names. Raises UsageError for unknown ones."""
+    ranking = [name for name in names if name not in clustering.NAMED]
+    for name in ranking:
+        try:
+            find(name)
+        except UsageError as error:
+            known = [*NAMED, "recall@K", *clustering.NAMED]
+            hint = suggest(name, known)
+            raise UsageError(f"no metric {name!r}{hint} (there are: {', '.join(known)})") from error
+    return ranking, [name for name in names if name in clustering.NAMED]
+
+
+def _score(
+    found: Iterable[Ranks], names: Sequence[str], count: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """Values [Q] of each metric, and how many queries have ties."""
+    values = {name: np.full(count, np.nan) for name in names}
+    tied = 0
+    for part in found:
+        tied += len(np.unique(np.searchsorted(part.starts, np.flatnonzero(part.tied), "right")))
+        for rows in _alike(np.diff(part.starts)):
+            padded, relevant = part.padded(rows)
+            for name in names:
+                values[name][part.first + rows] = find(name)(padded, relevant)
+    return values, tied
+
+
+def _alike(relevant: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows whose ranks fit into one table that is at least half full."""
+    size = np.ceil(np.log2(np.maximum(relevant, 1))).astype(np.int64)
+    for exponent in np.unique(size):
+        rows = np.flatnonzero(size == exponent)
+        step = max(1, PADDED >> int(exponent))
+        yield from (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _cluster_metrics(
+    queries: Embeddings, labels: np.ndarray, names: Sequence[str], seed: int
+) -> dict[str, float]:
+    known = labels >= 0
+    if not names or not known.any():
+        return dict.fromkeys(names, float("nan"))
+    found = subset(queries, known)
+    clusters = clustering.kmeans(found, len(np.unique(labels[known])), seed=seed)
+    return {name: clustering.NAMED[name](labels[known], clusters) for name in names}
+
+
+def _intervals(
+    per_query: dict[str, np.ndarray], count: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """2.5 and 97.5 percentiles of the mean over `count` resamplings of the queries."""
+    generator = np.random.default_rng(seed)
+    table = np.array(list(per_query.values()))  # [metrics, Q]
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    if not table.size:
+        return dict.fromkeys(per_query, (float("nan"), float("nan")))
+    number = table.shape[1]
+    means = np.empty((count, len(table)))
+    for draw in range(count):
+        weights = np.bincount(generator.integers(0, number, number), minlength=number)
+        means[draw] = table @ weights / number
+    low, high = np.percentile(means, (2.5, 97.5), axis=0).tolist()
+    return dict(zip(per_query, zip(low, high, strict=True), strict=True))
+
+
+def _warn(counts: dict[str, int]) -> None:
+    if counts["queries"] and counts["without_positives"] == counts["queries"]:
+        logger.warning("no query has a relevant row in the gallery, so no metric is defined")
+    elif counts["without_positives"]:
+        logger.warning(
+            "%d of %d queries have no relevant row and are left out of the means",
+            counts["without_positives"],
+            counts["queries"],
+        )

@@ -1,0 +1,96 @@
+"""Reports of `evaluate` as a table, as JSON and as CSV."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+
+from mltool.files import atomic
+from mltool.retrieval.scoring import Report, by_class
+
+
+def as_text(report: Report) -> str:
+    """A table for people: metrics in percent, then the counts."""
+    lines = []
+    for name, value in report.metrics.items():
+        low_high = report.intervals.get(name)
+        around = f"  ({_percent(low_high[0])} to {_percent(low_high[1])})" if low_high else ""
+        lines.append(f"{name:<18}{_percent(value):>10}{around}")
+    return "\n".join([*lines, "", *_counts(report)])
+
+
+def as_table(report: Report) -> str:
+    """A table with a row for each setup of `retrieval.revisited` in percent, then the counts."""
+    split = [name.rpartition("_") for name in report.metrics]
+    measures = dict.fromkeys(measure for measure, _, _ in split)
+    lines = [" " * 18 + "".join(f"{measure:>11}" for measure in measures)]
+    for setup in dict.fromkeys(setup for _, _, setup in split):
+        values = (_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
+        lines.append(f"{setup:<18}" + "".join(f"{value:>11}" for value in values))
+    return "\n".join([*lines, "", *_counts(report)])
+
+
+def as_record(report: Report) -> dict[str, object]:
+    """Metrics as fractions (None where undefined), counts, and `intervals` if there are any."""
+    record: dict[str, object] = {name: _defined(value) for name, value in report.metrics.items()}
+    record |= report.counts
+    if report.intervals:
+        record["intervals"] = {
+            name: [_defined(low), _defined(high)] for name, (low, high) in report.intervals.items()
+        }
+    return record
+
+
+def write_per_query(path: str | os.PathLike[str], report: Report) -> None:
+    """CSV with a row for each query: name, label, relevant, one column a metric.
+
+    Raises ResourceError.
+    """
+    queries = report.queries
+    texts = [*queries.label_names, ""]
+    labels = queries.labels.tolist()
+    shown = [texts[k] if queries.label_names else "" if k < 0 else str(k) for k in labels]
+    names = [name.decode() for name in queries.names.tolist()]
+    values = [map(_cell, column.tolist()) for column in report.per_query.values()]
+    rows = zip(names, shown, report.relevant.tolist(), *values, strict=True)
+    _write(path, ["name", "label", "relevant", *report.per_query], rows)
+
+
+def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
+    """CSV with a row for each class of the queries: label, queries, one column a metric.
+
+    Raises ResourceError.
+    """
+    labels, sizes, means = by_class(report)
+    values = [map(_cell, column.tolist()) for column in means.values()]
+    _write(path, ["label", "queries", *means], zip(labels, sizes.tolist(), *values, strict=True))
+
+
+def _write(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    with atomic.replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
+
+
+def _counts(report: Report) -> list[str]:
+    counts = {name.replace("_", " "): value for name, value in report.counts.items()}
+    width = max(17, *map(len, counts)) + 1
+    return [f"{name:<{width}}{value:>10,}" for name, value in counts.items()]
+
+
+def _percent(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

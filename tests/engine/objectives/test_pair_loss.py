@@ -1,0 +1,92 @@
+"""Terms build pairs of the sides that a loss asks for, with the images' weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from mltool.engine.data import Batch
+from mltool.engine.objectives.objective import Supervised
+from mltool.engine.objectives.pair_loss import (
+    Side,
+    Term,
+    distinct,
+    pairs_of,
+    resolved,
+    split_weight,
+)
+from mltool.errors import UsageError
+
+DIM, CLASSES = 6, 4
+ONES, TWOS = torch.ones(12), torch.full((12,), 2.0)
+
+
+def side(count: int = 12, *, weights: torch.Tensor | None = None) -> Side:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(count, DIM, generator=generator)
+    return Side(vectors, torch.arange(count) % CLASSES, weights)
+
+
+def values(loss: str, weights: torch.Tensor | None) -> float:
+    torch.manual_seed(0)
+    given = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
+    one = side(weights=weights)
+    batch = Batch(one.vectors, one.labels, torch.arange(12), torch.zeros(12), weights=weights)
+    return given({"main": batch}, lambda images, **how: images)[loss.partition(":")[0]].item()
+
+
+def test_a_batch_against_itself_leaves_out_the_diagonal() -> None:
+    one = side()
+    pairs = pairs_of(one, one)
+    assert not torch.diagonal(pairs.pos + pairs.neg).any()
+    assert torch.equal(pairs.pos + pairs.neg, 1 - torch.eye(12))
+    other = pairs_of(one, side())  # equal, but not the same
+    assert torch.diagonal(other.pos).all()
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "nca", "proxy-anchor", "arcface"])
+def test_equal_weights_of_one_change_nothing(loss: str) -> None:
+    assert values(loss, ONES) == values(loss, None)
+
+
+def test_a_weight_multiplies_the_term_of_its_anchor() -> None:
+    weights = torch.tensor([0.0, 0.5, 3.0] * 4)
+    term = Term("contrastive", classes=CLASSES, dim=DIM)
+    plain = pairs_of(*term.standing(side()))
+    each = (plain.neg * (plain.sim - 0.5).relu() - plain.pos * plain.sim).sum(dim=1)
+    expected = float((weights * each).mean())
+    assert values("contrastive", weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_image_of_weight_zero_is_no_anchor_and_none_of_a_proxy() -> None:
+    weights = torch.tensor([0.0] + [1.0] * 11)
+    for loss in ("contrastive", "arcface", "proxy-anchor"):
+        torch.manual_seed(0)
+        given = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
+        vectors = side().vectors.requires_grad_()
+        batch = Batch(vectors, side().labels, torch.arange(12), torch.zeros(12), weights=weights)
+        sum(given({"main": batch}, nn.Identity()).values()).backward()
+        silent = not vectors.grad[0].any()
+        assert silent == (loss != "contrastive")  # there it still is a candidate of others
+
+
+def test_proxies_as_anchors_take_the_weights_of_their_candidates() -> None:
+    term = Term("proxy-anchor", classes=CLASSES, dim=DIM)
+    anchors, candidates = term.standing(side(weights=torch.arange(12.0)))
+    pairs = pairs_of(anchors, candidates)
+    assert torch.equal(pairs.pos + pairs.neg, torch.arange(12.0).expand(CLASSES, 12))
+
+
+def test_a_loss_of_vectors_refuses_weights() -> None:
+    with pytest.raises(UsageError, match="cannot weight images"):
+        values("n-pair", ONES)
+
+
+def test_weights_of_terms() -> None:
+    assert split_weight("triplet:margin=0.2,weight=0.5") == ("triplet:margin=0.2", 0.5)
+    assert split_weight("triplet") == ("triplet", 1.0)
+    for bad in ("much", "0", "-1", "nan", "inf"):
+        with pytest.raises(UsageError, match="weight takes a number above 0"):
+            split_weight(f"triplet:weight={bad}")
+    assert resolved("losses", "nca:weight=2").endswith("weight=2")
+    assert float(values("nca:weight=2", None)) == pytest.approx(2 * values("nca", None))
+    assert distinct(["a", "b", "a"]) == ["a", "b", "a-3"]

@@ -1,0 +1,212 @@
+"""Pair losses against a teacher's vectors: the papers' sums as loops, PML, who is a positive."""
+
+import math
+
+import pytest
+import torch
+from pytorch_metric_learning import losses as pml
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.reducers import DoNothingReducer
+from torch import Tensor
+from torch.nn import functional
+
+from mltool.engine.objectives import teacher_pairs
+from mltool.engine.objectives.teacher_pairs import Candidates, Seen, TeacherPairLoss
+from mltool.errors import UsageError
+
+LABELS = torch.tensor([0, 0, 1, 1, 2, 0])
+ROWS = torch.tensor([3, 7, 1, 4, 9, 2])
+
+
+def vectors(seed: int, rows: int = 6, dim: int = 4) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+
+
+def seen(*, labels: Tensor = LABELS, rows: Tensor = ROWS, tuples: Candidates | None = None) -> Seen:
+    raw = vectors(0).requires_grad_()
+    units = functional.normalize(raw)
+    teacher = functional.normalize(vectors(1))
+    return Seen(raw, units, teacher, rows, labels, None, tuples, None)
+
+
+def compared(text: str, **changes) -> TeacherPairLoss:
+    settings = {
+        "positives": "class",
+        "symmetric": False,
+        "mined": False,
+        "classes": 3,
+        "dim": 4,
+    }
+    return TeacherPairLoss(text, **settings | changes)
+
+
+def value(loss: Tensor) -> float:
+    return loss.detach().item()
+
+
+def contrastive_loop(batch: Seen, margin: float, *, own: float, same: float, other: float) -> float:
+    """mean_a of the sum over the teacher's vectors; the weight of a term tells if it counts."""
+    total = 0.0
+    for a in range(6):
+        for x in range(6):
+            s = float(batch.student[a].detach() @ batch.teacher[x])
+            if a == x:
+                total -= own * s
+            elif batch.labels[a] == batch.labels[x] >= 0:
+                total -= same * s
+            elif min(batch.labels[a], batch.labels[x]) >= 0:
+                total += other * max(0.0, s - margin)
+    return total / 6
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "same", "other"),
+    [
+        ("contrastive:margin=0.2", 0, 1, 1),
+        ("contrastive+:margin=0.2", 1, 1, 1),
+        ("regression", 1, 0, 0),
+        ("contrastive+:margin=0.2,weight=3", 3, 3, 3),
+    ],
+)
+def test_the_published_sums(text: str, own: float, same: float, other: float) -> None:
+    batch = seen()
+    expected = contrastive_loop(batch, 0.2, own=own, same=same, other=other)
+    assert value(compared(text)(batch)) == pytest.approx(expected)
+
+
+def test_regression_is_torchs_cosine_embedding_loss() -> None:
+    batch = seen()
+    expected = functional.cosine_embedding_loss(batch.raw, batch.teacher, torch.ones(6))
+    assert value(compared("regression")(batch)) + 1 == pytest.approx(value(expected))
+
+
+def test_multi_similarity_is_pmls_with_a_reference() -> None:
+    batch = seen()
+    oracle = pml.MultiSimilarityLoss(alpha=2, beta=40, base=0.5)
+    found = compared("multi-similarity:alpha=2,beta=40,base=0.5", positives="class+self")(batch)
+    expected = oracle(batch.raw, LABELS, ref_emb=batch.teacher, ref_labels=LABELS.clone())
+    assert value(found) == pytest.approx(value(expected), rel=1e-6)
+
+
+def test_triplet_is_pmls_with_a_reference() -> None:
+    batch = seen()
+    oracle = pml.TripletMarginLoss(
+        margin=0.3, distance=CosineSimilarity(), reducer=DoNothingReducer()
+    )
+    each = oracle(batch.raw, LABELS, ref_emb=batch.teacher, ref_labels=LABELS.clone())["loss"][
+        "losses"
+    ]
+    text = "triplet:margin=0.3,form=similarity,average=anchors"
+    found = compared(text, positives="class+self")(batch)
+    assert value(found) * 6 == pytest.approx(value(each.sum()))
+
+
+def test_the_gradient_reaches_the_student_alone() -> None:
+    batch = seen()
+    compared("contrastive+")(batch).backward()
+    assert batch.raw.grad is not None
+    assert batch.raw.grad.abs().sum() > 0
+    assert batch.teacher.grad is None
+
+
+def test_views_of_one_image_are_the_image_itself() -> None:
+    batch = seen(rows=torch.tensor([3, 3, 1, 4, 9, 2]))
+    s = batch.student @ batch.teacher.T
+    expected = -(s.diagonal().sum() + s[0, 1] + s[1, 0]) / 6
+    assert value(compared("regression")(batch)) == pytest.approx(float(expected.detach()))
+    pulled = compared("contrastive:margin=2")(batch)  # 0 and 1 are no positives of each other
+    rest = -(s[0, 5] + s[1, 5] + s[5, 0] + s[5, 1] + s[2, 3] + s[3, 2]) / 6
+    assert value(pulled) == pytest.approx(float(rest.detach()))
+
+
+def test_without_labels_all_other_images_are_negatives_of_self() -> None:
+    batch = seen(labels=torch.full((6,), -1))
+    found = compared("contrastive:margin=0.2", positives="self")(batch)
+    s = (batch.student @ batch.teacher.T).detach()
+    off = (s - 0.2).relu().masked_fill(torch.eye(6, dtype=torch.bool), 0)
+    assert value(found) == pytest.approx(float((off.sum() - s.trace()) / 6))
+    assert value(compared("contrastive+")(batch)) == pytest.approx(float(-s.trace() / 6))
+    assert math.isfinite(value(compared("multi-similarity")(batch)))
+
+
+@pytest.mark.parametrize(("text", "own", "same"), [("contrastive", 0, 1), ("contrastive+", 1, 1)])
+def test_tuples_are_compared_within(text: str, own: float, same: float) -> None:
+    candidates = functional.normalize(vectors(2, 6 * 4).reshape(6, 4, 4), dim=2)
+    exists = torch.ones(6, 4, dtype=torch.bool)
+    exists[2, 3] = False
+    batch = seen(tuples=Candidates(candidates, exists))
+    total = 0.0
+    for a in range(6):
+        s = [float(batch.student[a].detach() @ candidates[a, k]) for k in range(4)]
+        total -= own * float(batch.student[a].detach() @ batch.teacher[a]) + same * s[0]
+        total += sum(max(0.0, s[k] - 0.1) for k in range(1, 4) if exists[a, k])
+    found = compared(f"{text}:margin=0.1", mined=True)(batch)
+    assert value(found) == pytest.approx(total / 6)
+
+
+def test_tuples_of_the_student_itself() -> None:
+    raw = vectors(3, 6).requires_grad_()
+    units = functional.normalize(raw)
+    whole = units.reshape(2, 3, 4)
+    tuples = Candidates(whole[:, 1:], torch.ones(2, 2, dtype=torch.bool))
+    batch = Seen(raw, units, None, ROWS, LABELS, None, tuples, torch.tensor([0, 3]))
+    found = compared("contrastive:margin=0", symmetric=True, mined=True)(batch)
+    expected = sum(
+        -whole[t, 0] @ whole[t, 1] + (whole[t, 0] @ whole[t, 2]).relu() for t in range(2)
+    )
+    assert value(found) == pytest.approx(value(expected) / 2)
+    found.backward()
+    assert (raw.grad.abs().sum(1) > 0).sum() >= 4  # positives and negatives learn too
+
+
+def test_weights_multiply_an_anchors_terms() -> None:
+    batch = seen()
+    weighted = Seen(**vars(batch) | {"weights": torch.tensor([2.0, 0, 0, 0, 0, 0])})
+    s = batch.student @ batch.teacher.T
+    assert value(compared("regression")(weighted)) == pytest.approx(-2 * value(s[0, 0]) / 6)
+
+
+def test_losses_with_proxies_see_the_student_alone() -> None:
+    batch = seen()
+    batch = Seen(
+        **{
+            k: v.float() if v is not None and v.is_floating_point() else v
+            for k, v in vars(batch).items()
+        }
+    )
+    term = compared("proxy-anchor")
+    without = Seen(**vars(batch) | {"teacher": None})
+    assert value(term(batch)) == value(term(without))
+    assert list(term.parameters())
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("lifted-structure", {}, "--symmetric"),
+        ("lifted-structure", {"mined": True, "symmetric": True}, "--mining"),
+        ("regression", {"symmetric": True}, "its own positive"),
+        ("contrastive+", {"symmetric": True}, "its own positive"),
+        ("contrastive", {"symmetric": True, "positives": "self"}, "its own positive"),
+    ],
+)
+def test_what_cannot_be_compared(text: str, changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compared(text, **changes)
+
+
+def test_texts_for_provenance() -> None:
+    assert teacher_pairs.written("regression").startswith("regression:margin=0.5,form=similarity")
+    assert teacher_pairs.written("contrastive+:margin=0.7,weight=2").endswith("weight=2")
+    assert teacher_pairs.written("contrastive+:margin=0.7").startswith("contrastive+:margin=0.7,")
+    with pytest.raises(UsageError, match="no setting"):
+        teacher_pairs.check("regression:sigma=1")
+
+
+def test_which_losses_want_labels() -> None:
+    assert not teacher_pairs.needs_labels("regression", "class", symmetric=False)
+    assert not teacher_pairs.needs_labels("info-nce", "self", symmetric=False)
+    assert teacher_pairs.needs_labels("info-nce", "class", symmetric=False)
+    assert teacher_pairs.needs_labels("contrastive+", "self", symmetric=False)
+    assert teacher_pairs.needs_labels("proxy-anchor", "self", symmetric=False)
