@@ -2,19 +2,27 @@
 
 A component file holds one public function, or one public class whose name is the file's in
 CamelCase. Keyword-only arguments with literal defaults are its settings
-(`multi-similarity:alpha=2,beta=40`): whole numbers are 1 or more, `Positive` ones above 0, none is
-infinite. Keyword-only arguments without a default are facts of the run (`channels`, `dim`,
-`classes`, `images`) that `load` passes by name. Signatures and docstrings are read with `ast`, so
-listing, checking and completing import nothing.
+(`multi-similarity:alpha=2,beta=40`): whole numbers are 1 or more, `Positive` ones above 0,
+`Fraction` ones from 0 to 1, none is infinite. Keyword-only arguments without a default are facts of
+the run (`channels`, `dim`, `classes`, `images`) that `load` passes by name. Upper-case names at the
+top of the file are declarations (`Declared`); other constants begin with an underscore.
+
+Signatures, declarations and docstrings are read with `ast`, so listing, checking and completing
+import nothing. `parse` turns a text into a `Choice` once; everything behind the command line reads
+that. A component may also be a file of one's own: `--loss ./my_loss.py:alpha=2`.
 """
 
 import ast
+import dataclasses
 import difflib
 import functools
+import hashlib
 import importlib
+import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 from mltool.errors import UsageError
 from mltool.settings import READERS, finite, wanted
@@ -23,15 +31,20 @@ ROOT = Path(__file__).parent
 FAMILIES = (
     "attentions",
     "augmentations",
+    "bases",
     "clusterers",
     "datasets",
     "losses",
     "miners",
     "mixups",
+    "parts",
     "poolings",
     "pretexts",
     "transfers",
 )
+# A model is rebuilt from its checkpoint alone, which must never name code to run.
+PACKAGED_ONLY = ("attentions", "datasets", "parts", "poolings")
+WEIGHTED = ("losses", "transfers")  # terms of a sum: every one may carry `weight=`
 
 Value = bool | int | float | str | tuple[float, ...] | None
 
@@ -44,6 +57,43 @@ class Setting:
     type: str
     default: Value
     choices: tuple[str, ...] = ()
+    neutral: tuple[Value, ...] = ()  # the value with which it does nothing, if there is one
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a component file declares about itself; the names there are in upper case."""
+
+    anchors: str = "batch"  # losses: who stands in the rows, batch or proxies
+    candidates: str = "batch"  # losses: who stands in the columns, batch or proxies
+    square: bool = False  # losses, miners: the columns are the rows
+    input: str = ""  # losses: pairs or vectors; transfers: unit or raw; "" = the first of these
+    needs: frozenset[str] = frozenset()  # losses: labels; transfers: maps, penultimate, index, ...
+    proxies_per_class: str = ""  # losses: the setting that says how many, "" = one
+    reads: str = "maps"  # poolings: maps, tokens or head
+    views: int = 2  # pretexts: how many crops of an image a step takes
+    momentum: bool = False  # pretexts: whether a slowly following copy of the model takes part
+    counts: dict[str, tuple[int, int] | int] = field(default_factory=dict, hash=False)  # datasets
+
+    @property
+    def has_proxies(self) -> bool:
+        """Whether proxies stand on one side of a loss."""
+        return "proxies" in (self.anchors, self.candidates)
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether a loss takes the vectors of the batch instead of pairs."""
+        return self.input == "vectors"
+
+    @property
+    def has_batch_pairs(self) -> bool:
+        """Whether a loss compares the batch with candidates that others may stand in for."""
+        return not self.has_proxies and not self.takes_vectors
+
+    @property
+    def takes_raw(self) -> bool:
+        """Whether a transfer is published for vectors as long as they are."""
+        return self.input == "raw"
 
 
 @dataclass(frozen=True)
@@ -57,18 +107,60 @@ class Component:
     paper: str  # first line of the module docstring
     settings: tuple[Setting, ...]
     context: tuple[str, ...]  # arguments that the caller passes by name
+    declared: Declared
     is_class: bool
     symbol: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component with all its settings, as chosen on the command line.
+
+    `weight` is what a term counts in its sum. `path` is the file of a component of one's own, and
+    `digest` that of its bytes. `alias` is the short form under which it was chosen, if any.
+    """
+
+    family: str
+    name: str
+    settings: tuple[tuple[str, Value], ...] = ()
+    weight: float = 1.0
+    path: str = ""
+    digest: str = ""
+    alias: str = ""
+
+    def __getitem__(self, setting: str) -> Value:
+        return dict(self.settings)[setting]
+
+    @property
+    def component(self) -> Component:
+        """What the component's file says."""
+        return describe(self.family, self.path or self.name)
+
+    @property
+    def declared(self) -> Declared:
+        """What the component's file declares."""
+        return self.component.declared
+
+    @property
+    def text(self) -> str:
+        """The canonical text, for records: all settings but those that do nothing."""
+        neutral = {setting.name: setting.neutral for setting in self.component.settings}
+        items = [f"{k}={written(v)}" for k, v in self.settings if v not in neutral[k]]
+        items += [f"weight={self.weight:g}"] if self.weight != 1.0 else []
+        name = self.alias or self.name
+        name = f"{name}.py@{self.digest[:12]}" if self.path else name
+        return f"{name}:{','.join(items)}" if items else name
 
 
 def names(family: str) -> list[str]:
-    """The components of a family, sorted, as they are written in the shell."""
+    """Return the components of a family, sorted, as they are written in the shell."""
     files = (ROOT / family).glob("*.py")
     return sorted(f.stem.replace("_", "-") for f in files if not f.stem.startswith("_"))
 
 
 def complete(text: str, *families: str) -> list[tuple[str, str]]:
-    """How the beginning of a component's text may go on, and what that is."""
+    """Return how the beginning of a component's text may go on, and what that is."""
     name, colon, settings = text.partition(":")
     found = [describe(family, each) for family in families for each in names(family)]
     if not colon:
@@ -84,86 +176,142 @@ def complete(text: str, *families: str) -> list[tuple[str, str]]:
 
 
 def families() -> list[str]:
-    """The families that `mltool list` knows, sorted."""
+    """Return the families that `mltool list` knows, sorted."""
     return [family for family in FAMILIES if names(family)]
 
 
-@functools.cache
 def describe(family: str, name: str) -> Component:
-    """Read one component's signature and docstrings. Raises UsageError for an unknown name."""
+    """Read one component's signature, declarations and docstrings; `name` may be a `.py` file.
+
+    Raises UsageError for an unknown name and for a file that is no component.
+    """
+    if name.endswith(".py") and family not in PACKAGED_ONLY:
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"{name}: no such file")
+        return _read(family, path, path.stat().st_mtime_ns)
     stem = name.replace("-", "_").replace("+", "_")
     path = ROOT / family / f"{stem}.py"
     if stem.startswith("_") or not stem.isidentifier() or not path.is_file():
         raise _unknown("component", name, names(family), family)
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    node = _public_definition(module, stem)
-    function = _initializer(node) if isinstance(node, ast.ClassDef) else node
-    keywords = list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
-    text = (ast.get_docstring(node) or "").split("\n\n")
-    return Component(
-        family=family,
-        name=stem.replace("_", "-"),
-        summary=" ".join(text[0].split()),
-        formula=" ".join(text[1].split()) if len(text) > 1 else "",
-        paper=(ast.get_docstring(module) or "").split("\n")[0],
-        settings=tuple(_setting(arg, default) for arg, default in keywords if default is not None),
-        context=tuple(arg.arg for arg, default in keywords if default is None),
-        is_class=isinstance(node, ast.ClassDef),
-        symbol=node.name,
-    )
+    return _read(family, path, 0)
 
 
-def parse(family: str, text: str) -> tuple[Component, dict[str, Value]]:
-    """Split `name:key=value,key=value` and check every setting without importing the component."""
+def parse(family: str, text: str) -> Choice:
+    """Read `name:key=value,key=value` and check every setting without importing the component.
+
+    Raises UsageError for an unknown component or setting, and for a value that does not fit.
+    """
     name, _, rest = text.partition(":")
     component = describe(family, name)
     known = {setting.name: setting for setting in component.settings}
-    values: dict[str, Value] = {}
+    values = {setting.name: setting.default for setting in component.settings}
+    weight = 1.0
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         key = key.strip().replace("-", "_")
+        if key == "weight" and family in WEIGHTED:
+            weight = _weight(text, value)
+            continue
         if key not in known:
             raise _unknown("setting", key, list(known), f"{family} {component.name}")
         if not equals:
             raise UsageError(f"{component.name}: setting {key!r} needs a value, as in {key}=...")
         values[key] = _convert(component, known[key], value.strip())
-    return component, values
+    choice = Choice(family, component.name, tuple(values.items()), weight)
+    if component.path.parent == ROOT / family:
+        return choice
+    digest = hashlib.sha256(component.path.read_bytes()).hexdigest()
+    return dataclasses.replace(choice, path=str(component.path), digest=digest)
 
 
-def resolved(family: str, text: str) -> str:
-    """The canonical text of a component with all its settings, for provenance."""
-    component, values = parse(family, text)
-    given = {s.name: values.get(s.name, s.default) for s in component.settings}
-    settings = ",".join(f"{key}={written(value)}" for key, value in given.items())
-    return f"{component.name}:{settings}" if settings else component.name
-
-
-def load(family: str, text: str, **context: object) -> Callable:
+def load(family: str, chosen: str | Choice, **context: object) -> Callable:
     """Import a component and bind its settings.
 
     A function comes back with its settings bound (call it with its positional arguments); a class
-    comes back as an instance. Of `context` a component gets what it asks for by name.
+    comes back as an instance. Of `context` a component gets what it asks for by name. Raises
+    UsageError for a text that `parse` refuses and for context that is missing.
     """
-    component, values = parse(family, text)
-    module = importlib.import_module(f"mltool.{family}.{component.name.replace('-', '_')}")
+    choice = parse(family, chosen) if isinstance(chosen, str) else chosen
+    component = choice.component
     missing = [key for key in component.context if key not in context]
     if missing:
         raise UsageError(f"{component.name} needs {', '.join(missing)}, not known for this command")
-    arguments = values | {key: context[key] for key in component.context}
-    target = getattr(module, component.symbol)
+    arguments = dict(choice.settings) | {key: context[key] for key in component.context}
+    target = getattr(_module(choice), component.symbol)
     return target(**arguments) if component.is_class else functools.partial(target, **arguments)
 
 
-def module_of(family: str, text: str) -> object:
-    """The module of a component, for the constants that a family declares (`ANCHORS`, `NEEDS`)."""
-    component, _ = parse(family, text)
-    return importlib.import_module(f"mltool.{family}.{component.name.replace('-', '_')}")
-
-
 def suggest(word: str, known: list[str]) -> str:
-    """`; did you mean X?` when a known word is near, else an empty string."""
+    """Return `; did you mean X?` when a known word is near, else an empty string."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def written(value: Value) -> str:
+    """Return the value of a setting as it is written in the shell."""
+    if isinstance(value, tuple):
+        return "+".join(f"{v:g}" for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _module(choice: Choice) -> ModuleType:
+    if not choice.path:
+        return importlib.import_module(f"mltool.{choice.family}.{choice.name.replace('-', '_')}")
+    stem = Path(choice.path).stem
+    found = importlib.util.spec_from_file_location(f"mltool_{choice.family}_{stem}", choice.path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def _read(family: str, path: Path, changed: int) -> Component:
+    """Read a component file; `changed` is when it was, so that an edited one is read again."""
+    try:
+        module = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as Python ({error})") from None
+    node = _public_definition(module, path)
+    function = _initializer(node) if isinstance(node, ast.ClassDef) else node
+    keywords = list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
+    text = (ast.get_docstring(node) or "").split("\n\n")
+    return Component(
+        family=family,
+        name=path.stem.replace("_", "-"),
+        summary=" ".join(text[0].split()),
+        formula=" ".join(text[1].split()) if len(text) > 1 else "",
+        paper=(ast.get_docstring(module) or "").split("\n")[0],
+        settings=tuple(_setting(arg, default) for arg, default in keywords if default is not None),
+        context=tuple(arg.arg for arg, default in keywords if default is None),
+        declared=_declared(module, path),
+        is_class=isinstance(node, ast.ClassDef),
+        symbol=node.name,
+        path=path,
+    )
+
+
+def _declared(module: ast.Module, path: Path) -> Declared:
+    """Read the upper-case names of a component file. Raises UsageError for an unknown one."""
+    known = [each.name.upper() for each in dataclasses.fields(Declared)]
+    values: dict[str, object] = {}
+    for node in module.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            name = target.id if isinstance(target, ast.Name) else ""
+            if name.startswith("_") or not name.isupper():
+                continue
+            if name not in known:
+                raise UsageError(
+                    f"{path}: {name} declares nothing{suggest(name, known)} (there are: "
+                    f"{', '.join(known)}; other constants begin with an underscore)"
+                )
+            value = ast.literal_eval(node.value)
+            values[name.lower()] = frozenset(value) if isinstance(value, set) else value
+    return Declared(**values)  # type: ignore[arg-type]
 
 
 def _unknown(kind: str, word: str, known: list[str], where: str) -> UsageError:
@@ -171,13 +319,13 @@ def _unknown(kind: str, word: str, known: list[str], where: str) -> UsageError:
     return UsageError(f"no {kind} {word!r} in {where}{suggest(word, known)} (there are: {choices})")
 
 
-def _public_definition(module: ast.Module, stem: str) -> ast.FunctionDef | ast.ClassDef:
+def _public_definition(module: ast.Module, path: Path) -> ast.FunctionDef | ast.ClassDef:
     for node in module.body:
-        if isinstance(node, ast.FunctionDef) and node.name == stem:
+        if isinstance(node, ast.FunctionDef) and node.name == path.stem:
             return node
-        if isinstance(node, ast.ClassDef) and node.name.lower() == stem.replace("_", ""):
+        if isinstance(node, ast.ClassDef) and node.name.lower() == path.stem.replace("_", ""):
             return node
-    raise AssertionError(f"{stem}.py defines neither {stem}() nor its class in CamelCase")
+    raise UsageError(f"{path} defines neither {path.stem}() nor its class in CamelCase")
 
 
 def _initializer(node: ast.ClassDef) -> ast.FunctionDef:
@@ -190,16 +338,28 @@ def _initializer(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def _setting(arg: ast.arg, default: ast.expr) -> Setting:
-    annotation = arg.annotation
+    annotation, neutral = arg.annotation, ()
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        assert isinstance(annotation.slice, ast.Tuple)
+        annotation, *marks = annotation.slice.elts
+        neutral = tuple(ast.literal_eval(mark.args[0]) for mark in marks)  # type: ignore[attr-defined]
     choices: tuple[str, ...] = ()
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         choices = tuple(str(c) for c in _as_tuple(ast.literal_eval(annotation.slice)))
     kind = ast.unparse(annotation) if annotation is not None else "str"
-    return Setting(arg.arg, "choice" if choices else kind, ast.literal_eval(default), choices)
+    kind = "choice" if choices else kind
+    return Setting(arg.arg, kind, ast.literal_eval(default), choices, neutral)
 
 
 def _as_tuple(value: object) -> tuple:
     return value if isinstance(value, tuple) else (value,)
+
+
+def _weight(text: str, value: str) -> float:
+    try:
+        return finite(value, above=0)
+    except ValueError:
+        raise UsageError(f"{text}: weight takes a number above 0") from None
 
 
 def _convert(component: Component, setting: Setting, text: str) -> Value:
@@ -220,9 +380,3 @@ def _convert(component: Component, setting: Setting, text: str) -> Value:
         raise UsageError(
             f"{component.name}: {setting.name}={text} is not valid, it takes {words}"
         ) from None
-
-
-def written(value: Value) -> str:
-    if isinstance(value, tuple):
-        return "+".join(f"{v:g}" for v in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,22 +1,43 @@
-"""What the annotations of a component's settings mean, for values that come as text."""
+"""What the annotations of a component's settings mean, for values that come as text.
+
+`Annotated[TYPE, Neutral(VALUE)]` says that with VALUE the setting does nothing. It is then left out
+of records, so that a new setting changes no record of before.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 Positive = float  # annotates a number that must be above 0
+Fraction = float  # annotates a number from 0 to 1
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The value with which a setting does nothing."""
+
+    value: bool | int | float | str | None
 
 
 def finite(text: str, *, above: float = -math.inf) -> float:
-    """The number in a text. Raises ValueError unless it is finite and above a bound."""
+    """Return the number in a text. Raises ValueError unless it is finite and above a bound."""
     number = float(text)
     if not above < number < math.inf:
         raise ValueError(text)
     return number
 
 
+def fraction(text: str) -> float:
+    """Return the number in a text. Raises ValueError unless it lies from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError(text)
+    return number
+
+
 def count(text: str) -> int:
-    """The whole number in a text. Raises ValueError below 1."""
+    """Return the whole number in a text. Raises ValueError below 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -27,12 +48,18 @@ READERS: dict[str, Callable[[str], int | float | str]] = {
     "int": count,
     "float": finite,
     "Positive": partial(finite, above=0),
+    "Fraction": fraction,
     "str": str,
 }
-WORDS = {"int": "a whole number, 1 or more", "float": "a number", "Positive": "a number above 0"}
+WORDS = {
+    "int": "a whole number, 1 or more",
+    "float": "a number",
+    "Positive": "a number above 0",
+    "Fraction": "a number from 0 to 1",
+}
 
 
 def wanted(annotation: str) -> str:
-    """What a setting of this annotation takes, in words."""
+    """Return what a setting of this annotation takes, in words."""
     kind, _, other = annotation.partition(" | ")
     return WORDS.get(kind, kind) + (" or none" if other else "")

@@ -1,6 +1,9 @@
 """Lookup of components by file name, without importing them."""
 
+import hashlib
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,9 +79,9 @@ def test_numbers_have_bounds(text: str, message: str) -> None:
         components.parse(*text.split())
 
 
-def test_resolved_names_every_setting() -> None:
-    assert components.resolved("poolings", "gem:p=2") == "gem:p=2.0,eps=1e-06"
-    assert components.resolved("poolings", "avg") == "avg"
+def test_the_text_of_a_choice_names_every_setting() -> None:
+    assert components.parse("poolings", "gem:p=2").text == "gem:p=2.0,eps=1e-06"
+    assert components.parse("poolings", "avg").text == "avg"
 
 
 def test_every_component_describes_itself() -> None:
@@ -102,3 +105,74 @@ def test_a_text_is_completed_by_names_then_settings() -> None:
         ("contrastive:margin=", "a number, 0.5")
     ]
     assert components.complete("none-such:", "losses") == []
+
+
+def own_file(folder: Path, name: str = "halved", head: str = "SQUARE = True") -> str:
+    path = folder / f"{name}.py"
+    path.write_text(
+        f'''"""Nobody, Nowhere."""
+
+from typing import Annotated
+
+from mltool.settings import Fraction, Neutral
+
+{head}
+
+
+def {name}(pairs, *, share: Fraction = 0.5, extra: Annotated[float, Neutral(0.0)] = 0.0):
+    """Return a part of the similarity."""
+    return share * pairs + extra
+'''
+    )
+    return str(path)
+
+
+def test_a_file_of_ones_own_is_a_component(tmp_path: Path) -> None:
+    path = own_file(tmp_path)
+    choice = components.parse("losses", f"{path}:share=0.25,weight=2")
+    assert (choice["share"], choice.weight, choice.declared.square) == (0.25, 2.0, True)
+    assert components.load("losses", choice)(4.0) == 1.0
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert choice.text == f"halved.py@{digest[:12]}:share=0.25,weight=2"
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        components.parse("losses", f"{path}:share=1.5")
+    with pytest.raises(UsageError, match="no such file"):
+        components.parse("losses", str(tmp_path / "other.py"))
+
+
+def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
+    path = own_file(tmp_path)
+    before = components.parse("losses", path)
+    Path(path).write_text(Path(path).read_text().replace("0.5", "0.75"))
+    os.utime(path, ns=(1, 1))
+    after = components.parse("losses", path)
+    assert (before["share"], after["share"]) == (0.5, 0.75)
+    assert before.digest != after.digest
+
+
+def test_what_does_nothing_is_not_written(tmp_path: Path) -> None:
+    path = own_file(tmp_path)
+    assert components.parse("losses", path).text.endswith(":share=0.5")
+    assert components.parse("losses", f"{path}:extra=1").text.endswith(":share=0.5,extra=1.0")
+
+
+def test_an_unknown_declaration_is_refused(tmp_path: Path) -> None:
+    path = own_file(tmp_path, head="SQURAE = True")
+    with pytest.raises(UsageError, match="SQURAE declares nothing; did you mean SQUARE"):
+        components.parse("losses", path)
+    assert components.parse("losses", own_file(tmp_path, "other", "_TRIES = 3"))
+
+
+def test_a_model_never_names_a_file_to_run(tmp_path: Path) -> None:
+    path = own_file(tmp_path)
+    for family in components.PACKAGED_ONLY:
+        with pytest.raises(UsageError, match="no component"):
+            components.parse(family, path)
+
+
+def test_a_weight_is_of_terms_alone() -> None:
+    assert components.parse("losses", "triplet:weight=0.5").weight == 0.5
+    with pytest.raises(UsageError, match="no setting 'weight'"):
+        components.parse("miners", "hard:weight=0.5")
+    with pytest.raises(UsageError, match="above 0"):
+        components.parse("losses", "triplet:weight=-1")

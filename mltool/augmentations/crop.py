@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional
 from mltool.errors import UsageError
 
 # As torchvision: this many draws of a shape, then the largest centre crop of a legal shape.
-TRIES = 10
+_TRIES = 10
 
 
 class Crop:
@@ -29,7 +29,7 @@ class Crop:
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
         """uint8 [3, H, W] -> uint8 [3, size, size]."""
-        draws = torch.rand(2 * TRIES + 3, generator=generator).tolist()
+        draws = torch.rand(2 * _TRIES + 3, generator=generator).tolist()
         top, left, height, width = self._box(image.shape[-2], image.shape[-1], draws)
         out = functional.resized_crop(
             image, top, left, height, width, [self.size, self.size], antialias=True
@@ -37,7 +37,7 @@ class Crop:
         return functional.horizontal_flip(out) if draws[-1] < self.flip else out
 
     def _box(self, rows: int, columns: int, draws: list[float]) -> tuple[int, int, int, int]:
-        for area_draw, ratio_draw in zip(draws[:TRIES], draws[TRIES : 2 * TRIES], strict=True):
+        for area_draw, ratio_draw in zip(draws[:_TRIES], draws[_TRIES : 2 * _TRIES], strict=True):
             area = rows * columns * (self.scale + (1 - self.scale) * area_draw)
             aspect = math.exp((2 * ratio_draw - 1) * math.log(self.ratio))
             width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))

@@ -15,9 +15,7 @@ from mltool.commands.request import DistillRequest
 from mltool.engine import mining, training
 from mltool.engine.data import Images, plain_view
 from mltool.engine.mining import Mining, Tuples
-from mltool.engine.objectives import teacher_pairs
 from mltool.engine.objectives.distill import Distilled
-from mltool.engine.objectives.pair_loss import resolved
 from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
 from mltool.engine.objectives.transfer import TransferTerm, is_transfer
 from mltool.engine.samplers import Neighborhoods, Sampler, Shuffled, Views
@@ -31,6 +29,7 @@ from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder, parameters
 from mltool.models.features import FeatureHooks
+from mltool.options.choices import parse_loss
 from mltool.retrieval.neighbours import nearest
 
 logger = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def _images(
     if isinstance(teacher, CachedTeacher) and teacher.augmentation is not None:
         seen, seed = teacher.augmentation
         views = teacher.views
-        if components.resolved("augmentations", text) != seen:
+        if components.parse("augmentations", text).text != seen:
             raise UsageError(
                 f"{request.teacher} was embedded with --augment {seen}; say the same here, so that "
                 "student and teacher see the same pixels"
@@ -279,10 +278,7 @@ def _history(
     apart = {"run", "tuples", "teacher", "teacher_weights"}
     settings = {key: value for key, value in vars(request).items() if key not in apart} | {
         **request.tuples.recorded(),
-        "loss": [
-            resolved("transfers", text) if is_transfer(text) else teacher_pairs.written(text)
-            for text in request.run.loss
-        ],
+        "loss": [parse_loss(text, with_teacher=True).text for text in request.run.loss],
         "precision": precision,
     }
     return training_setup.record(

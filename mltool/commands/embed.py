@@ -208,7 +208,7 @@ def _preprocess(request: EmbedRequest, spec: ModelSpec) -> str:
     """What was done to the pixels; of several views also what a student must do to see them."""
     if request.views == 1:
         return spec.preprocess
-    augment = components.resolved("augmentations", request.augment)
+    augment = components.parse("augmentations", request.augment).text
     return canonical_json.to_json(
         json.loads(spec.preprocess) | {"augment": augment, "seed": request.seed}
     )
@@ -240,7 +240,7 @@ def _history(
     kept = ("penultimate", "dtype", "shard", "split", "classes", "limit", "on_bad_image")
     views: dict[str, object] = {}
     if request.views > 1:
-        augment = components.resolved("augmentations", request.augment)
+        augment = components.parse("augmentations", request.augment).text
         views = {"views": request.views, "augment": augment, "seed": request.seed}
     settings = {
         **source.settings,

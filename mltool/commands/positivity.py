@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -13,8 +13,7 @@ from mltool.engine import device as devices
 from mltool.engine.data import Batch, Images, default_workers, load, plain_view
 from mltool.engine.mixed_positivity import as_text, measure
 from mltool.engine.objectives import mixing
-from mltool.engine.objectives.pair_loss import Term, resolved
-from mltool.engine.objectives.teacher_pairs import unfolded
+from mltool.engine.objectives.pair_loss import Term
 from mltool.engine.objectives.transfer import is_transfer
 from mltool.engine.samplers import ClassBalanced, sizes
 from mltool.errors import UsageError
@@ -23,6 +22,7 @@ from mltool.files.manifest import Manifest
 from mltool.mixups import Mixup
 from mltool.models import checkpoint, stages
 from mltool.models.checkpoint import Checkpoint
+from mltool.options.choices import parse_loss
 from mltool.retrieval import pictures
 
 
@@ -82,8 +82,8 @@ def run(request: PositivityRequest) -> str:
         term,
         mixup,
         miner=_trained_with(found).get("miner"),
-        loss=resolved("losses", loss),
-        level=components.resolved("mixups", level),
+        loss=components.parse("losses", loss).text,
+        level=components.parse("mixups", level).text,
         seed=request.seed,
     )
     if request.output is not None:
@@ -98,7 +98,8 @@ def run(request: PositivityRequest) -> str:
 def _chosen(request: PositivityRequest, found: Checkpoint) -> tuple[str, str]:
     """(loss, mixup): those asked for, else those that the model was trained with."""
     trained = _trained_with(found)
-    loss = request.loss or unfolded((trained.get("loss") or ["multi-similarity"])[0], "class")[0]
+    known = parse_loss((trained.get("loss") or ["multi-similarity"])[0], with_teacher=True)
+    loss = request.loss or replace(known, alias="").text
     if is_transfer(loss):
         raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
     return loss, request.mixup or trained.get("mixup") or "embedding"

@@ -7,11 +7,10 @@ from typing import TypeVar
 from mltool import components
 from mltool.engine.mining import MiningSettings
 from mltool.engine.objectives import teacher_pairs, transfer
-from mltool.engine.objectives.pair_loss import split_weight
-from mltool.engine.objectives.teacher_pairs import PRESETS
 from mltool.engine.objectives.transfer import is_transfer
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.errors import UsageError
+from mltool.options.choices import SHORT_FORMS, Positives, parse_loss
 
 Record = TypeVar("Record")
 
@@ -141,7 +140,7 @@ class TrainRequest:
     def check(self) -> None:
         """Refuse what can be refused before any work. Raises UsageError."""
         for loss in self.run.loss:
-            components.parse("losses", split_weight(loss)[0])
+            components.parse("losses", loss)
         if self.miner is not None:
             components.parse("miners", self.miner)
         if self.mixup is not None:
@@ -163,7 +162,7 @@ class DistillRequest:
     tuples: TuplesRequest
     teacher: str
     teacher_weights: str | None
-    positives: str
+    positives: Positives
     symmetric: bool
     normalize: bool | None
     stages: int | None
@@ -173,7 +172,7 @@ class DistillRequest:
     def check(self) -> None:
         """Refuse what can be refused before any work. Raises UsageError."""
         for text in self.run.loss:
-            _check_loss(text)
+            parse_loss(text, with_teacher=True)
         self.run.check()
         self.tuples.check(self.run)
         if self.neighbors is not None and self.tuples.mining != "none":
@@ -190,7 +189,7 @@ class DistillRequest:
         paired = [
             t for t in self.run.loss if not is_transfer(t) and teacher_pairs.has_batch_pairs(t)
         ]
-        if self.positives != "class" and all(t.partition(":")[0] in PRESETS for t in paired):
+        if self.positives != "class" and all(t.partition(":")[0] in SHORT_FORMS for t in paired):
             raise UsageError(
                 f"--positives {self.positives}: this --loss has its own, or none; leave it out, or "
                 "use --loss contrastive"
@@ -211,21 +210,6 @@ class DistillRequest:
 def _trains_embeddings(text: str) -> bool:
     """Whether a loss sees the vectors themselves, not only maps or features before them."""
     return not is_transfer(text) or not transfer.needs(text) & {"maps", "penultimate"}
-
-
-def _check_loss(text: str) -> None:
-    """Raise UsageError unless a text names a loss, a preset or a transfer, with its settings."""
-    name, bare = text.partition(":")[0], split_weight(text)[0]
-    if is_transfer(text):
-        components.parse("transfers", bare)
-        return
-    known = [*components.names("losses"), *teacher_pairs.PRESETS, *components.names("transfers")]
-    if name.replace("_", "-") not in known:
-        raise UsageError(
-            f"no loss or transfer {name!r}{components.suggest(name, known)} (there are: "
-            f"{', '.join(known)})"
-        )
-    teacher_pairs.check(text)
 
 
 def taken(kind: type[Record], given: dict[str, object]) -> Record:

@@ -12,7 +12,6 @@ from mltool.engine import mining, training
 from mltool.engine.data import Images, plain_view
 from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples
 from mltool.engine.objectives import objective as objectives
-from mltool.engine.objectives import pair_loss
 from mltool.engine.objectives.distill import Distilled
 from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
@@ -167,9 +166,9 @@ def _history(
     own = {key: value for key, value in vars(request).items() if key not in {"run", "tuples"}}
     settings = own | {
         **request.tuples.recorded(),
-        "loss": [pair_loss.resolved("losses", text) for text in request.run.loss],
-        "miner": components.resolved("miners", request.miner) if request.miner else None,
-        "mixup": components.resolved("mixups", request.mixup) if request.mixup else None,
+        "loss": [components.parse("losses", text).text for text in request.run.loss],
+        "miner": components.parse("miners", request.miner).text if request.miner else None,
+        "mixup": components.parse("mixups", request.mixup).text if request.mixup else None,
         "precision": precision,
         **batch,
     }

@@ -112,7 +112,7 @@ def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) ->
     `maps` names what wants the feature maps of a batch as one tensor, if something does.
     """
     text = augmentation(request, model.spec)
-    if components.parse("augmentations", text)[0].name != "whole":
+    if components.parse("augmentations", text).name != "whole":
         return
     if maps is not None:
         raise UsageError(f"{maps} needs images of one size; add --augment crop")
@@ -274,7 +274,7 @@ def record(
         "projection": spec.projection,
         "image_size": spec.crop,
         "resize": spec.resize,
-        "augment": components.resolved("augmentations", augmentation(request, spec)),
+        "augment": components.parse("augmentations", augmentation(request, spec)).text,
     }
     if request.weights and request.weights != "timm":
         del common["weights"]

@@ -14,7 +14,7 @@ from mltool.files.reading import opened
 
 COUNTS = {"train": (8_054, 98), "test": (8_131, 98)}
 ANNOTATIONS, NAMES = "cars_annos.mat", "names.csv"
-LARGEST_MAT = 2**23  # bytes; the official one has less than a tenth
+_LARGEST_MAT = 2**23  # bytes; the official one has less than a tenth
 
 Listed = tuple[str, list[str], list[int], dict[int, str]]  # folder, names, class ids, class names
 
@@ -39,9 +39,9 @@ def cars196(root: str) -> Manifest:
 def _official_list(folder: str) -> Listed:
     path = os.path.join(folder, ANNOTATIONS)
     with opened(path) as file:
-        data = file.read(LARGEST_MAT + 1)
-    if len(data) > LARGEST_MAT:
-        raise InputError(f"{printable(path)} is larger than {LARGEST_MAT:,} bytes; copy it again")
+        data = file.read(_LARGEST_MAT + 1)
+    if len(data) > _LARGEST_MAT:
+        raise InputError(f"{printable(path)} is larger than {_LARGEST_MAT:,} bytes; copy it again")
     from scipy.io import loadmat  # 0.3 s, for this benchmark only
 
     try:

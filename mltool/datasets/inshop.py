@@ -10,7 +10,7 @@ from mltool.files.manifest import Manifest
 from mltool.files.names import printable
 
 COUNTS = {"train": (25_882, 3_997), "query": (14_218, 3_985), "gallery": (12_612, 3_985)}
-LIST = "list_eval_partition.txt"
+_LIST = "list_eval_partition.txt"
 
 
 def inshop(root: str) -> Manifest:
@@ -21,8 +21,8 @@ def inshop(root: str) -> Manifest:
     Query and gallery share their classes; the columns `is_query`, `is_gallery` mark them.
     """
     tops = ("", "Inshop_Clothes", "InShop_Clothes", "In-shop Clothes Retrieval Benchmark")
-    lists = _official.find(root, [os.path.join(t, s) for t in tops for s in ("Eval", "")], LIST)
-    path = os.path.join(lists, LIST)
+    lists = _official.find(root, [os.path.join(t, s) for t in tops for s in ("Eval", "")], _LIST)
+    path = os.path.join(lists, _LIST)
     top = os.path.dirname(lists) if os.path.basename(lists) == "Eval" else lists
     folder = _official.find(top, ("Img", ""), "img")
     stated = _official.rows_of(path, fields=1)[0][0]

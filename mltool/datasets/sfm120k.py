@@ -15,7 +15,7 @@ from mltool.files.names import printable
 
 COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs
 LISTS, WHITEN = "retrieval-SfM-120k.pkl", "retrieval-SfM-120k-whiten.pkl"
-HINT = "retrieval-SfM-30k is another set; copy the file again"
+_HINT = "retrieval-SfM-30k is another set; copy the file again"
 
 
 def sfm120k(root: str) -> Manifest:
@@ -97,7 +97,7 @@ def _check_counts(parts: Sequence[_Part], path: str) -> None:
         if (len(part.ids), len(part.pairs)) != (images, pairs):
             raise InputError(
                 f"{printable(path)}: the {part.split} split of SfM-120k has {images:,} images and "
-                f"{pairs:,} pairs, but here are {len(part.ids):,} and {len(part.pairs):,}; {HINT}"
+                f"{pairs:,} pairs, but here are {len(part.ids):,} and {len(part.pairs):,}; {_HINT}"
             )
 
 

@@ -6,7 +6,7 @@ from mltool.datasets import _official
 from mltool.files.manifest import Manifest
 
 COUNTS = {"train": (59_551, 11_318), "test": (60_502, 11_316)}
-HINT = "lists of another dataset go by the same file names"
+_HINT = "lists of another dataset go by the same file names"
 
 
 def sop(root: str) -> Manifest:
@@ -37,4 +37,4 @@ def sop(root: str) -> Manifest:
     class_names = {number: f"{kind}/{number}" for number, kind in zip(classes, kinds, strict=True)}
     columns = {"split": split, "super_class": [kind.encode() for kind in kinds]}
     found = _official.manifest(folder, names, classes, class_names, columns)
-    return _official.check_counts(found, COUNTS, "SOP", HINT)
+    return _official.check_counts(found, COUNTS, "SOP", _HINT)

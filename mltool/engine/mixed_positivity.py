@@ -15,7 +15,7 @@ from mltool import components
 from mltool.engine.data import Batch
 from mltool.engine.objectives import mixing, pair_loss
 from mltool.engine.objectives.mixing import Mixture, Originals
-from mltool.engine.objectives.pair_loss import Side, Term, pairs_of, split_weight
+from mltool.engine.objectives.pair_loss import Side, Term, pairs_of
 from mltool.errors import InputError
 from mltool.losses import Pairs
 from mltool.mixups import Mixup
@@ -139,17 +139,17 @@ def threshold(loss: str, share: float) -> float | None:
     (alpha + beta), exact for one mixed example of an anchor in the first; contrastive: any from
     lambda = 1/2 on, below it the similarity at the margin.
     """
-    component, values = components.parse("losses", split_weight(loss)[0])
-    settings = {s.name: values.get(s.name, s.default) for s in component.settings}
+    choice = components.parse("losses", loss)
+    settings = dict(choice.settings)
     number = {key: float(v) for key, v in settings.items() if isinstance(v, int | float)}
     if share in (0.0, 1.0):
         odds = math.copysign(math.inf, share - 0.5)
     else:
         odds = math.log(share / (1 - share))
-    if component.name == "multi-similarity" or settings.get("form") == "set":
+    if choice.name == "multi-similarity" or settings.get("form") == "set":
         return number["base"] + odds / (number["alpha"] + number["beta"])
-    if component.name == "proxy-anchor":
+    if choice.name == "proxy-anchor":
         return odds / (2 * number["alpha"])  # its margins cancel out
-    if component.name == "contrastive" and settings["form"] == "similarity":
+    if choice.name == "contrastive" and settings["form"] == "similarity":
         return math.inf if share >= 0.5 else number["margin"]
     return None

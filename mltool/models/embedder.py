@@ -124,7 +124,7 @@ def build(
     spec = ModelSpec(
         backbone=arch,
         channels=channels,
-        pooling=components.resolved("poolings", pooling),
+        pooling=components.parse("poolings", pooling).text,
         projection=projection,
         dim=dim or _pooled_length(channels, pooling, crop),
         resize=crop if keep_aspect else resize or round(crop * 8 / 7),
@@ -158,7 +158,7 @@ def _check_takes_any_shape(model: Embedder) -> None:
 
 def _pooled_length(channels: int, pooling: str, crop: int) -> int:
     """The channels, unless the pooling keeps the positions of the raw pixels."""
-    flat = components.parse("poolings", pooling)[0].name == "flatten"
+    flat = components.parse("poolings", pooling).name == "flatten"
     return channels * crop * crop if flat else channels
 
 

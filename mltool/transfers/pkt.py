@@ -8,7 +8,7 @@ from mltool.transfers._vectors import sides
 INPUT = "unit"
 NEEDS: set[str] = set()
 
-EPS = 1e-7  # as published
+_EPS = 1e-7  # as published
 
 
 def pkt(student: Tensor, teacher: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     """
     student, teacher = sides(student, teacher)
     p, q = _chances(student), _chances(teacher)
-    return (q * ((q + EPS) / (p + EPS)).log()).mean()
+    return (q * ((q + _EPS) / (p + _EPS)).log()).mean()
 
 
 def _chances(vectors: Tensor) -> Tensor:

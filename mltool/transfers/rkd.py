@@ -10,7 +10,7 @@ from mltool.transfers._vectors import distances, sides
 INPUT = "raw"
 NEEDS: set[str] = set()
 
-CHUNK_BYTES = 2**28  # of edges and angles at the vertices that are worked on at once
+_CHUNK_BYTES = 2**28  # of edges and angles at the vertices that are worked on at once
 
 
 def rkd(student: Tensor, teacher: Tensor, *, distance: float = 1.0, angle: float = 2.0) -> Tensor:
@@ -43,7 +43,7 @@ def _relative(vectors: Tensor) -> Tensor:
 def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     n = len(student)
     per_vertex = n * (student.shape[1] + teacher.shape[1] + 2 * n) * student.element_size()
-    step = max(CHUNK_BYTES // per_vertex, 1)
+    step = max(_CHUNK_BYTES // per_vertex, 1)
     sums = [
         checkpoint(
             _difference, student, teacher, vertices, use_reentrant=False, preserve_rng_state=False

@@ -72,14 +72,14 @@ def batch(rows: int, device: str) -> tuple[Tensor, Tensor]:
 def our_step(case: str, rows: int, device: str) -> Step:
     """One forward and backward pass with mltool, as the training loop does it."""
     text, _, mined = case.partition("+")
-    module = components.module_of("losses", text)
+    declared = components.parse("losses", text).declared
     loss = components.load("losses", text, classes=CLASSES, dim=DIM)
     mine = components.load("miners", "multi-similarity") if mined else None
     vectors, labels = batch(rows, device)
     if isinstance(loss, nn.Module):
         loss.to(device)
-    inputs = getattr(module, "INPUT", "pairs")
-    sides = "" if inputs == "vectors" else module.ANCHORS + module.CANDIDATES
+    inputs = declared.input or "pairs"
+    sides = "" if inputs == "vectors" else declared.anchors + declared.candidates
     many = loss.centers if case.startswith("soft-triple") else 1
     proxies = torch.randn(CLASSES * many, DIM).to(device).requires_grad_()
     proxy_labels = torch.arange(CLASSES, device=device).repeat_interleave(many)
@@ -96,8 +96,7 @@ def our_step(case: str, rows: int, device: str) -> Step:
         else:
             pairs = of_labels(F.normalize(proxies, dim=1) @ unit.T, proxy_labels, labels)
         pairs = mine(pairs) if mine else pairs
-        needs = getattr(module, "NEEDS", set())
-        return loss(pairs, labels) if "labels" in needs else loss(pairs)
+        return loss(pairs, labels) if "labels" in declared.needs else loss(pairs)
 
     return backward(step, vectors)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_lessons import learn, make_teacher
+from tiny_distillations import learn, make_teacher
 from tiny_runs import Child
 from torch import nn
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mltool import components
+from mltool.components import Declared
 from mltool.losses import Pairs, of_labels
 
 NAMES = components.names("losses")
@@ -34,18 +34,16 @@ STRAIGHT_THROUGH = {"circle"}
 MONOTONE_IN_SUM = {"fastap", "supcon"}
 
 
-def module_of(name: str) -> ModuleType:
-    module = components.module_of("losses", name)
-    assert isinstance(module, ModuleType)
-    return module
+def declared(name: str) -> Declared:
+    return components.describe("losses", name).declared
 
 
 def takes(name: str, what: str) -> bool:
-    return getattr(module_of(name), "INPUT", "pairs") == what
+    return (declared(name).input or "pairs") == what
 
 
 def is_square(name: str) -> bool:
-    return getattr(module_of(name), "SQUARE", False)
+    return declared(name).square
 
 
 ON_PAIRS = [name for name in NAMES if takes(name, "pairs")]
@@ -56,7 +54,7 @@ def load(name: str, settings: str = "") -> Callable[..., Tensor]:
     loss = components.load("losses", f"{name}:{settings}", classes=CLASSES, dim=DIM)
     if isinstance(loss, nn.Module):
         loss.double()
-    if "labels" not in getattr(module_of(name), "NEEDS", ()):
+    if "labels" not in declared(name).needs:
         return loss
     return lambda pairs: loss(pairs, torch.arange(len(pairs.sim)) % CLASSES)
 
@@ -67,7 +65,7 @@ def extreme(name: str) -> str:
 
 
 def per_class(name: str) -> int:
-    setting = getattr(module_of(name), "PROXIES_PER_CLASS", None)
+    setting = declared(name).proxies_per_class
     known = {s.name: s.default for s in components.describe("losses", name).settings}
     return known[setting] if setting else 1
 
@@ -75,7 +73,7 @@ def per_class(name: str) -> int:
 def example(name: str, seed: int = 0, known: float = 1.0) -> Pairs:
     """Pairs with the sides that a loss declares; a class pair exists with probability `known`."""
     generator = torch.Generator().manual_seed(seed)
-    module, many = module_of(name), per_class(name)
+    many = per_class(name)
     labels = torch.arange(ROWS) % CLASSES
     batch = F.normalize(torch.randn(ROWS, DIM, generator=generator, dtype=torch.float64), dim=1)
     proxies = torch.randn(CLASSES * many, DIM, generator=generator, dtype=torch.float64)
@@ -83,7 +81,10 @@ def example(name: str, seed: int = 0, known: float = 1.0) -> Pairs:
         "batch": (batch, labels),
         "proxies": (F.normalize(proxies, dim=1), torch.arange(CLASSES).repeat_interleave(many)),
     }
-    (rows, row_labels), (columns, column_labels) = sides[module.ANCHORS], sides[module.CANDIDATES]
+    (rows, row_labels), (columns, column_labels) = (
+        sides[declared(name).anchors],
+        sides[declared(name).candidates],
+    )
     dropped = torch.rand(len(rows), len(columns) // many, generator=generator) > known
     dropped = dropped.repeat_interleave(many, dim=1)
     if rows is columns:
@@ -106,7 +107,7 @@ def test_file_says_what_it_is(name: str) -> None:
     assert component.formula, "the docstring's second paragraph is the formula"
     assert component.paper[-5:-1].isdigit(), "the module docstring's first line ends in the year"
     if name in ON_PAIRS:
-        assert {module_of(name).ANCHORS, module_of(name).CANDIDATES} <= {"batch", "proxies"}
+        assert {declared(name).anchors, declared(name).candidates} <= {"batch", "proxies"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -125,7 +126,7 @@ def test_finite_at_low_precision_and_extreme_settings(name: str, dtype: torch.dt
 @pytest.mark.parametrize("name", ON_PAIRS)
 def test_positives_are_pulled_and_negatives_pushed(name: str) -> None:
     if per_class(name) > 1:
-        setting = module_of(name).PROXIES_PER_CLASS
+        setting = declared(name).proxies_per_class
         loss, pairs = load(name, f"{setting}=1"), example("normalized-softmax")
     else:
         loss, pairs = load(name), example(name)
@@ -159,7 +160,7 @@ def test_order_does_not_matter(name: str) -> None:
     columns = (groups[:, None] * many + torch.arange(many)).flatten()
     if is_square(name):
         columns = rows
-    if getattr(module_of(name), "NEEDS", None):
+    if declared(name).needs:
         rows = torch.arange(len(rows))  # labels stay with their rows in `load`
     loss = load(name)
     shuffled = Pairs(*(matrix.detach()[rows][:, columns] for matrix in pairs))

@@ -32,7 +32,7 @@ def test_settings() -> None:
     assert (mixup.stage, mixup.kinds) == ("blocks.4", ("pos-neg", "anchor-neg"))
     assert (mixup.per_anchor, mixup.draw) == (None, "step")
     assert load("input:pairs=" + "+".join(KINDS)).kinds == KINDS
-    assert components.resolved("mixups", "input:weight=0.3") == (
+    assert components.parse("mixups", "input:weight=0.3").text == (
         "input:pairs=pos-neg,negatives=hardest,per_anchor=1,alpha=2.0,draw=pair,weight=0.3"
     )
 

@@ -28,7 +28,7 @@ def test_is_the_equation() -> None:
 
 
 def test_is_the_divergence_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EPS", 0.0)
+    monkeypatch.setattr(module, "_EPS", 0.0)
     student, teacher = (vectors.detach() for vectors in random_vectors(9))
     shares = [torch.from_numpy(cosine_similarity(x) + 1) for x in (student, teacher)]
     p, q = (s / s.sum(dim=1, keepdim=True) for s in shares)

@@ -97,7 +97,7 @@ def test_chunks_give_the_same_value_and_gradient(
 
     monkeypatch.setattr(module, "_difference", counted)
     per_vertex = 7 * (3 + 5 + 2 * 7) * 8
-    monkeypatch.setattr(module, "CHUNK_BYTES", vertices * per_vertex)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", vertices * per_vertex)
     value = rkd(student, teacher)
     assert max(map(len, calls)) == vertices
     assert [row for rows in calls for row in rows] == list(range(7))

@@ -5,11 +5,13 @@ from typing import cast
 import pytest
 import torch
 from torch import Tensor, nn
-from transfer_cases import NAMES, load, module_of, needs, random_vectors
+from transfer_cases import NAMES, load, needs, random_vectors
 
 from mltool import components
 
-ON_MAPS = [name for name in NAMES if "maps" in module_of(name).NEEDS]
+ON_MAPS = [
+    name for name in NAMES if "maps" in components.describe("transfers", name).declared.needs
+]
 ON_VECTORS = [name for name in NAMES if name not in ON_MAPS]
 # equal to its teacher, a student has nothing to learn from these
 ZERO_AT_TEACHER = ["attention", "pkt", "rkd"]
@@ -37,8 +39,13 @@ def test_file_says_what_it_is(name: str) -> None:
     assert component.summary
     assert component.formula, "the docstring's second paragraph is the formula"
     assert component.paper[-5:-1].isdigit(), "the module docstring's first line ends in the year"
-    assert module_of(name).INPUT in ("raw", "unit")
-    assert not module_of(name).NEEDS - {"maps", "penultimate", "index", "labels"}
+    assert components.describe("transfers", name).declared.input in ("raw", "unit")
+    assert not components.describe("transfers", name).declared.needs - {
+        "maps",
+        "penultimate",
+        "index",
+        "labels",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -52,12 +51,6 @@ def random_vectors(rows: int = 7, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return student.requires_grad_(), teacher
 
 
-def module_of(name: str) -> ModuleType:
-    module = components.module_of("transfers", name)
-    assert isinstance(module, ModuleType)
-    return module
-
-
 def load(name: str, settings: str = "", seed: int = 0) -> Callable[..., Tensor]:
     """A transfer with everything that it may ask for; a module in float64."""
     loss = components.load(
@@ -92,4 +85,8 @@ def needs(name: str, rows: int = 7, *, seed: int = 0) -> dict[str, object]:
         "labels": {"labels": torch.arange(rows) % 3},
         "penultimate": {},
     }
-    return {key: v for need in module_of(name).NEEDS for key, v in known[need].items()}
+    return {
+        key: v
+        for need in components.describe("transfers", name).declared.needs
+        for key, v in known[need].items()
+    }

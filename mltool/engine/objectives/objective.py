@@ -125,7 +125,7 @@ def _check_memory(terms: Sequence[Term], mining: str | None) -> None:
         raise UsageError(f"--memory has no place here: {reasons[0]}; use another --loss")
     if not any(term.minable for term in terms):
         raise UsageError("--memory has no place here: all candidates are proxies")
-    if mining is not None and getattr(components.module_of("miners", mining), "SQUARE", False):
+    if mining is not None and components.parse("miners", mining).declared.square:
         raise UsageError(f"--memory has no place beside --miner {mining}: it needs a whole batch")
 
 

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mltool import components, settings
-from mltool.components import Value
-from mltool.errors import UsageError
+from mltool import components
 from mltool.losses import Pairs, of_labels
 from mltool.models.proxies import Proxies
 
@@ -33,21 +31,19 @@ class Term(nn.Module):
 
     def __init__(self, text: str, *, classes: int, dim: int) -> None:
         super().__init__()
-        bare, self.weight = split_weight(text)
-        component, values = components.parse("losses", bare)
-        self.name = component.name
-        self.loss = components.load("losses", bare, classes=classes, dim=dim)
-        module = components.module_of("losses", bare)
-        self.on_vectors = getattr(module, "INPUT", "pairs") == "vectors"
-        self.is_square = getattr(module, "SQUARE", False)
-        self.needs_labels = "labels" in getattr(module, "NEEDS", ())
-        self.sides = (getattr(module, "ANCHORS", "batch"), getattr(module, "CANDIDATES", "batch"))
-        self.minable = self.sides == ("batch", "batch") and not self.on_vectors
+        choice = components.parse("losses", text)
+        declared = choice.declared
+        self.name, self.weight = choice.name, choice.weight
+        self.loss = components.load("losses", choice, classes=classes, dim=dim)
+        self.on_vectors, self.is_square = declared.takes_vectors, declared.square
+        self.needs_labels = "labels" in declared.needs
+        self.sides = (declared.anchors, declared.candidates)
+        self.minable = declared.has_batch_pairs
         self.proxies: Proxies | None = None
-        setting = getattr(module, "PROXIES_PER_CLASS", None)
-        self.has_groups = setting is not None
-        if "proxies" in self.sides:
-            per_class = _setting(component, values, setting) if setting else 1
+        self.has_groups = bool(declared.proxies_per_class)
+        if declared.has_proxies:
+            per_class = choice[declared.proxies_per_class] if self.has_groups else 1
+            assert isinstance(per_class, int)
             self.proxies = Proxies(classes, dim, per_class=per_class)
 
     def standing(self, batch: Side) -> tuple[Side, Side]:
@@ -115,31 +111,3 @@ def miner(text: str | None, *, dim: int, generator: torch.Generator) -> Miner | 
 def distinct(names: list[str]) -> list[str]:
     """The names, a repeated one numbered."""
     return [f"{n}-{i + 1}" if n in names[:i] else n for i, n in enumerate(names)]
-
-
-def split_weight(text: str) -> tuple[str, float]:
-    """`name:a=1,weight=0.5` as (`name:a=1`, 0.5): every term of a sum can be weighted."""
-    name, _, rest = text.partition(":")
-    items = [item for item in rest.split(",") if item]
-    weights = [item for item in items if item.startswith("weight=")]
-    others = ",".join(item for item in items if not item.startswith("weight="))
-    bare = f"{name}:{others}" if others else name
-    try:
-        given = weights[-1].removeprefix("weight=") if weights else "1"
-        return bare, settings.finite(given, above=0)
-    except ValueError:
-        raise UsageError(f"{text}: weight takes a number above 0") from None
-
-
-def resolved(family: str, text: str) -> str:
-    """The canonical text of a weighted component, for provenance."""
-    bare, weight = split_weight(text)
-    full = components.resolved(family, bare)
-    return full if weight == 1.0 else f"{full}{',' if ':' in full else ':'}weight={weight:g}"
-
-
-def _setting(component: components.Component, values: dict[str, Value], name: str) -> int:
-    default = {setting.name: setting.default for setting in component.settings}[name]
-    value = values.get(name, default)
-    assert isinstance(value, int)
-    return value

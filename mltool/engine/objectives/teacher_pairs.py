@@ -3,37 +3,15 @@
 Budnik, Avrithis, Asymmetric Metric Learning for Knowledge Transfer, CVPR 2021.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from mltool import components
-from mltool.engine.objectives.pair_loss import (
-    Side,
-    Term,
-    pairs_of,
-    resolved,
-    split_weight,
-    weighted,
-)
+from mltool.engine.objectives.pair_loss import Side, Term, pairs_of, weighted
 from mltool.errors import UsageError
 from mltool.losses import Pairs, of_labels
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A loss under a name of its own: another loss and who counts as what."""
-
-    loss: str
-    positives: str
-    has_negatives: bool = True
-
-
-PRESETS = {
-    "contrastive+": Preset("contrastive", "class+self"),
-    "regression": Preset("contrastive", "self", has_negatives=False),
-}
+from mltool.options.choices import Positives, pairing_of, parse_loss
 
 
 @dataclass(frozen=True)
@@ -70,16 +48,18 @@ class TeacherPairLoss(nn.Module):
         self,
         text: str,
         *,
-        positives: str,
+        positives: Positives,
         symmetric: bool,
         mined: bool,
         classes: int,
         dim: int,
     ) -> None:
         super().__init__()
-        bare, preset = unfolded(text, positives)
+        choice = parse_loss(text, with_teacher=True)
+        preset = pairing_of(choice, positives)
+        bare = replace(choice, alias="").text
         self.term = Term(bare, classes=classes, dim=dim)
-        self.name = split_weight(text)[0].partition(":")[0]
+        self.name = choice.alias or choice.name
         self.positives, self.has_negatives = preset.positives, preset.has_negatives
         self.asymmetric = self.term.minable and not symmetric
         if self.term.is_square and (mined or self.asymmetric):
@@ -145,51 +125,29 @@ class TeacherPairLoss(nn.Module):
         )
 
 
-def unfolded(text: str, positives: str) -> tuple[str, Preset]:
-    """The text of the loss behind a text that may name a preset, and who counts as what."""
-    name, colon, rest = text.partition(":")
-    preset = PRESETS.get(name, Preset(name, positives))
-    return preset.loss + colon + rest, preset
-
-
 def has_batch_pairs(text: str) -> bool:
     """Whether the candidates of a loss can be the teacher's vectors."""
-    module = components.module_of("losses", split_weight(unfolded(text, "class")[0])[0])
-    sides = (getattr(module, "ANCHORS", "batch"), getattr(module, "CANDIDATES", "batch"))
-    return sides == ("batch", "batch") and getattr(module, "INPUT", "pairs") == "pairs"
+    return parse_loss(text, with_teacher=True).declared.has_batch_pairs
 
 
 def takes_vectors(text: str) -> bool:
     """Whether a loss takes the vectors of the batch, not pairs."""
-    module = components.module_of("losses", split_weight(unfolded(text, "class")[0])[0])
-    return getattr(module, "INPUT", "pairs") == "vectors"
+    return parse_loss(text, with_teacher=True).declared.takes_vectors
 
 
 def uses_tuples(text: str, *, symmetric: bool) -> bool:
     """Whether a loss compares anchors with mined negatives."""
-    _, preset = unfolded(text, "class")
-    return has_batch_pairs(text) and (symmetric or preset.has_negatives)
+    choice = parse_loss(text, with_teacher=True)
+    has_negatives = pairing_of(choice, "class").has_negatives
+    return choice.declared.has_batch_pairs and (symmetric or has_negatives)
 
 
-def needs_labels(text: str, positives: str, *, symmetric: bool) -> bool:
+def needs_labels(text: str, positives: Positives, *, symmetric: bool) -> bool:
     """Whether a loss is nothing without labels: all but a student's image with its teacher's."""
-    bare, preset = unfolded(text, positives)
-    module = components.module_of("losses", split_weight(bare)[0])
-    alone = preset.positives == "self" and has_batch_pairs(text) and not symmetric
-    return not alone or "labels" in getattr(module, "NEEDS", ())
-
-
-def check(text: str) -> None:
-    """Raise UsageError unless a text names a loss or a preset with settings that it has."""
-    components.parse("losses", split_weight(unfolded(text, "class")[0])[0])
-
-
-def written(text: str) -> str:
-    """The canonical text, for provenance."""
-    name, _, _ = text.partition(":")
-    bare, preset = unfolded(text, "class")
-    full = resolved("losses", bare)
-    return name + full.removeprefix(preset.loss) if name in PRESETS else full
+    choice = parse_loss(text, with_teacher=True)
+    declared = choice.declared
+    alone = pairing_of(choice, positives).positives == "self" and declared.has_batch_pairs
+    return not (alone and not symmetric) or "labels" in declared.needs
 
 
 def _taken(side: Side, places: Tensor) -> Side:

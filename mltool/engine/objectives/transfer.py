@@ -4,7 +4,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mltool import components, distributed
-from mltool.engine.objectives.pair_loss import split_weight
 from mltool.engine.objectives.teacher_pairs import Seen
 from mltool.models.features import FeatureHooks
 
@@ -24,9 +23,9 @@ class TransferTerm(nn.Module):
         context: dict[str, object],
     ) -> None:
         super().__init__()
-        bare, self.weight = split_weight(text)
-        self.name = components.parse("transfers", bare)[0].name
-        self.needs, self.takes_raw = needs(text), takes_raw(text)
+        choice = components.parse("transfers", text)
+        self.name, self.weight = choice.name, choice.weight
+        self.needs, self.takes_raw = choice.declared.needs, choice.declared.takes_raw
         self.listeners = (student, teacher)
         if student is not None and teacher is not None:
             context = context | {
@@ -35,7 +34,7 @@ class TransferTerm(nn.Module):
             }
             if "penultimate" in self.needs:
                 context |= {"student_dim": student.pooled_dim, "teacher_dim": teacher.pooled_dim}
-        self.transfer = components.load("transfers", bare, **context)
+        self.transfer = components.load("transfers", choice, **context)
 
     def forward(self, seen: Seen) -> Tensor:
         """The weighted value."""
@@ -59,14 +58,12 @@ class TransferTerm(nn.Module):
 
 def needs(text: str) -> frozenset[str]:
     """What a transfer wants besides the vectors."""
-    module = components.module_of("transfers", split_weight(text)[0])
-    return frozenset(getattr(module, "NEEDS", ()))
+    return components.parse("transfers", text).declared.needs
 
 
 def takes_raw(text: str) -> bool:
     """Whether a transfer is published for vectors as long as they are."""
-    module = components.module_of("transfers", split_weight(text)[0])
-    return getattr(module, "INPUT", "unit") == "raw"
+    return components.parse("transfers", text).declared.takes_raw
 
 
 def is_transfer(text: str) -> bool:

@@ -11,8 +11,6 @@ from mltool.engine.objectives.pair_loss import (
     Term,
     distinct,
     pairs_of,
-    resolved,
-    split_weight,
 )
 from mltool.errors import UsageError
 
@@ -79,14 +77,5 @@ def test_proxies_as_anchors_take_the_weights_of_their_candidates() -> None:
 def test_a_loss_of_vectors_refuses_weights() -> None:
     with pytest.raises(UsageError, match="cannot weight images"):
         values("n-pair", ONES)
-
-
-def test_weights_of_terms() -> None:
-    assert split_weight("triplet:margin=0.2,weight=0.5") == ("triplet:margin=0.2", 0.5)
-    assert split_weight("triplet") == ("triplet", 1.0)
-    for bad in ("much", "0", "-1", "nan", "inf"):
-        with pytest.raises(UsageError, match="weight takes a number above 0"):
-            split_weight(f"triplet:weight={bad}")
-    assert resolved("losses", "nca:weight=2").endswith("weight=2")
     assert float(values("nca:weight=2", None)) == pytest.approx(2 * values("nca", None))
     assert distinct(["a", "b", "a"]) == ["a", "b", "a-3"]

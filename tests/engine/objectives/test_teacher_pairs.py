@@ -13,6 +13,7 @@ from torch.nn import functional
 from mltool.engine.objectives import teacher_pairs
 from mltool.engine.objectives.teacher_pairs import Candidates, Seen, TeacherPairLoss
 from mltool.errors import UsageError
+from mltool.options.choices import parse_loss
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 0])
 ROWS = torch.tensor([3, 7, 1, 4, 9, 2])
@@ -197,11 +198,14 @@ def test_what_cannot_be_compared(text: str, changes: dict, message: str) -> None
 
 
 def test_texts_for_provenance() -> None:
-    assert teacher_pairs.written("regression").startswith("regression:margin=0.5,form=similarity")
-    assert teacher_pairs.written("contrastive+:margin=0.7,weight=2").endswith("weight=2")
-    assert teacher_pairs.written("contrastive+:margin=0.7").startswith("contrastive+:margin=0.7,")
+    def text(given: str) -> str:
+        return parse_loss(given, with_teacher=True).text
+
+    assert text("regression").startswith("regression:margin=0.5,form=similarity")
+    assert text("contrastive+:margin=0.7,weight=2").endswith("weight=2")
+    assert text("contrastive+:margin=0.7").startswith("contrastive+:margin=0.7,")
     with pytest.raises(UsageError, match="no setting"):
-        teacher_pairs.check("regression:sigma=1")
+        text("regression:sigma=1")
 
 
 def test_which_losses_want_labels() -> None:
