@@ -7,7 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "mltool"
 LAYERS = {
-    0: ["errors", "options", "training_options", "components", "settings", "progress", "__init__"],
+    0: [
+        "errors",
+        "options",
+        "training_options",
+        "components",
+        "settings",
+        "progress",
+        "processors",
+        "__init__",
+    ],
     1: ["files"],
     2: ["exact", "datasets", "clusterers", "retrieval"],
     3: [

@@ -27,6 +27,7 @@ from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Pixels
 from mltool.models.spec import ModelSpec
+from mltool.processors import usable_cores
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
 
 Augmentation = Callable[[Tensor, Generator], Tensor]
@@ -267,8 +268,3 @@ def _seed(seed: int, name: bytes, draw: int) -> int:
 def default_workers() -> int:
     """Loading processes for this machine: its usable cores, four at most."""
     return min(4, usable_cores())
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

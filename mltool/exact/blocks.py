@@ -1,8 +1,9 @@
 """Cutting rows into blocks and working on them on all cores."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+
+from mltool.processors import usable_cores
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
@@ -11,17 +12,9 @@ def blocks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def cores() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
-
-
 def in_parallel(work: Callable[[slice], None], rows: slice, size: int) -> None:
     """Call `work` on blocks of `size` rows that cover `rows`, some at a time."""
     starts = range(rows.start, rows.stop, size)
     parts = [slice(start, min(start + size, rows.stop)) for start in starts]
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(work, parts))

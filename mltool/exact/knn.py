@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from mltool.exact.blocks import blocks, cores
+from mltool.exact.blocks import blocks
 from mltool.exact.duplicates import copies_of
 from mltool.exact.error_bounds import Precision, usual_bound
 from mltool.exact.products import available, products_of, speed, start_up
@@ -20,7 +20,8 @@ from mltool.exact.ranks import Counting
 from mltool.exact.relevance import Relevance
 from mltool.exact.sweep import Plan, plan, sweep
 from mltool.exact.top_k import Selecting, surplus_of
-from mltool.exact.vector_set import Side, originals, public
+from mltool.exact.vector_set import VectorSet, originals, public
+from mltool.processors import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Ranks:
 
 
 def neighbors(
-    queries: Side, gallery: Side, *, k: int, own: np.ndarray | None, resources: Resources
+    queries: VectorSet, gallery: VectorSet, *, k: int, own: np.ndarray | None, resources: Resources
 ) -> Neighbors:
     """The `k` nearest rows of `gallery` for each query, without the query's `own` row [Q].
 
@@ -104,8 +105,8 @@ def neighbors(
 
 
 def ranks(
-    queries: Side,
-    gallery: Side,
+    queries: VectorSet,
+    gallery: VectorSet,
     relevance: Relevance,
     *,
     depth: np.ndarray | None = None,
@@ -133,7 +134,7 @@ def ranks(
         yield Ranks(rows.start, counting.starts, *found, counting.scores, counting.places)
 
 
-def _is_worth(count: int, gallery: Side, resources: Resources) -> bool:
+def _is_worth(count: int, gallery: VectorSet, resources: Resources) -> bool:
     """Whether comparing with a copy of so many gallery rows is less work, and fits."""
     size = count * gallery.dim * gallery.vectors.dtype.itemsize
     return 2 * count < len(gallery) and 4 * size <= resources.max_memory
@@ -151,7 +152,7 @@ def _affordable(counts: np.ndarray, most: int) -> Iterator[slice]:
 
 
 def _run(visitor: Counting | Selecting, resources: Resources) -> None:
-    threads = resources.threads or cores()
+    threads = resources.threads or usable_cores()
     known = available(resources.device)
     precision = _choose(visitor, resources, known, threads)
     queries, gallery = visitor.queries, visitor.gallery
@@ -160,7 +161,7 @@ def _run(visitor: Counting | Selecting, resources: Resources) -> None:
     sweep(visitor, products=products_of(precision, resources.device), plan=chosen)
 
 
-def _description(queries: Side, gallery: Side, precision: str, chosen: Plan) -> str:
+def _description(queries: VectorSet, gallery: VectorSet, precision: str, chosen: Plan) -> str:
     once = ", each product once" if queries is gallery else ""
     return (
         f"comparing {len(queries):,} x {len(gallery):,} vectors of {gallery.dim} dimensions in "
@@ -195,7 +196,7 @@ def _choose(
     return min(known, key=seconds)
 
 
-def _rough_scores(left: np.ndarray, gallery: Side, rows: np.ndarray) -> np.ndarray:
+def _rough_scores(left: np.ndarray, gallery: VectorSet, rows: np.ndarray) -> np.ndarray:
     right = gallery.prepared(rows)
     scores = left @ right.T
     if gallery.metric == "euclidean":

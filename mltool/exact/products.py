@@ -10,7 +10,7 @@ import numpy as np
 from mltool.errors import UsageError
 from mltool.exact.error_bounds import ROUNDOFF, Precision
 from mltool.exact.tile import Operand, Tile, WholeTile, bound_between
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 
 
 class Products(Protocol):
@@ -21,10 +21,10 @@ class Products(Protocol):
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """Stands around a sweep, whose threads all ask for tiles' strips."""
 
-    def operand(self, side: Side, rows: slice) -> Operand:
+    def operand(self, side: VectorSet, rows: slice) -> Operand:
         """The rows, ready to be multiplied."""
 
-    def tile(self, left: Operand, right: Operand, side: Side) -> Tile:
+    def tile(self, left: Operand, right: Operand, side: VectorSet) -> Tile:
         """The scores of two operands, overwritten by the next call."""
 
 
@@ -40,12 +40,12 @@ class NumpyProducts:
         """Around a sweep; nothing is needed."""
         return contextlib.nullcontext()
 
-    def operand(self, side: Side, rows: slice) -> Operand:
+    def operand(self, side: VectorSet, rows: slice) -> Operand:
         """The prepared rows in this precision."""
         data = side.prepared(rows) if self.precision == "float64" else side.rounded(rows)
         return Operand(data, side.squares[rows], 4.0 * ROUNDOFF[self.precision])
 
-    def tile(self, left: Operand, right: Operand, side: Side) -> Tile:
+    def tile(self, left: Operand, right: Operand, side: VectorSet) -> Tile:
         """Scores that the next call overwrites."""
         assert isinstance(left.data, np.ndarray)
         assert isinstance(right.data, np.ndarray)

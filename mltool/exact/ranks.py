@@ -13,7 +13,7 @@ from mltool.exact.error_bounds import Bound
 from mltool.exact.placing import NOTHING, Part, covered, running
 from mltool.exact.relevance import Relevance, relevant_scores
 from mltool.exact.scan import Found
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 
 
 class Counting:
@@ -25,8 +25,8 @@ class Counting:
 
     def __init__(
         self,
-        queries: Side,
-        gallery: Side,
+        queries: VectorSet,
+        gallery: VectorSet,
         relevance: Relevance,
         depth: np.ndarray,
         *,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mltool.exact.blocks import blocks
-from mltool.exact.vector_set import Side, score_table
+from mltool.exact.vector_set import VectorSet, score_table
 from mltool.files.concatenated_rows import release
 
 TABLE = 2**22  # exact scores computed at a time
@@ -36,7 +36,7 @@ class Relevance:
 
 
 def relevant_scores(
-    queries: Side, gallery: Side, relevance: Relevance, counts: np.ndarray
+    queries: VectorSet, gallery: VectorSet, relevance: Relevance, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact scores and places of the relevant rows [P], best first within each query."""
     by_code = np.argsort(relevance.gallery_codes, kind="stable")

@@ -14,7 +14,7 @@ import numpy as np
 from mltool.exact.blocks import blocks
 from mltool.exact.error_bounds import Bound
 from mltool.exact.tile import Tile
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 
 STRIP = 2**20  # scores that are multiplied and compared at a time
 WHOLE = 2**18  # scores that are shown whole at a time
@@ -32,8 +32,8 @@ class Found(NamedTuple):
 class Visitor(Protocol):
     """Who looks at all scores of queries with a gallery. Different queries come in parallel."""
 
-    queries: Side
-    gallery: Side
+    queries: VectorSet
+    gallery: VectorSet
 
     def limits(self, rows: slice, bound: Bound) -> np.ndarray:
         """For some queries the least approximate score [n] of interest; -inf: all are."""

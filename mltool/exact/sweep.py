@@ -9,7 +9,7 @@ from mltool.exact.error_bounds import Precision
 from mltool.exact.products import Products
 from mltool.exact.scan import STRIP, WHOLE, Visitor, show
 from mltool.exact.tile import Operand
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 from mltool.files.concatenated_rows import release
 
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)  # rows of a block, the largest that fits
@@ -29,7 +29,7 @@ class Plan:
 
 
 def plan(
-    queries: Side, gallery: Side, precision: Precision, *, max_memory: int, threads: int
+    queries: VectorSet, gallery: VectorSet, precision: Precision, *, max_memory: int, threads: int
 ) -> Plan:
     """The largest blocks within `max_memory` bytes. Raises ResourceError if none fits."""
     width = {"float64": 8, "float32": 4, "bfloat16": 2}[precision]
@@ -81,7 +81,7 @@ def sweep(visitor: Visitor, *, products: Products, plan: Plan) -> None:
 class _Operands:
     """The gallery's blocks, rounded once and kept, or rounded again for each use."""
 
-    def __init__(self, gallery: Side, products: Products, plan: Plan) -> None:
+    def __init__(self, gallery: VectorSet, products: Products, plan: Plan) -> None:
         self._make = lambda rows: products.operand(gallery, rows)
         self._rows = list(blocks(len(gallery), plan.block))
         self._keep = plan.keep

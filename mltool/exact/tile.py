@@ -7,7 +7,7 @@ import numpy as np
 
 from mltool.exact.blocks import blocks
 from mltool.exact.error_bounds import Bound, Precision, bound_of
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 
 SQUARE = 64  # side of the squares in which a block is transposed: fewer pages than a TLB holds
 
@@ -46,7 +46,7 @@ class WholeTile:
     scores: np.ndarray  # [n, m]
     left: Operand
     right: Operand
-    side: Side
+    side: VectorSet
     bound: Bound
 
     def rows(self, part: slice) -> np.ndarray:
@@ -69,7 +69,7 @@ def to_distances(scores: np.ndarray, left: np.ndarray, right: np.ndarray) -> Non
     scores -= right.astype(scores.dtype)
 
 
-def bound_between(precision: Precision, left: Operand, right: Operand, side: Side) -> Bound:
+def bound_between(precision: Precision, left: Operand, right: Operand, side: VectorSet) -> Bound:
     """How far the scores of two operands may lie from the exact ones."""
     dim, metric = side.dim, side.metric
     return bound_of(precision, left.residual, right.residual, dim=dim, metric=metric)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mltool.exact.error_bounds import Bound
 from mltool.exact.scan import Found
-from mltool.exact.vector_set import Side, originals, score_pairs
+from mltool.exact.vector_set import VectorSet, originals, score_pairs
 
 
 class Selecting:
@@ -20,8 +20,8 @@ class Selecting:
 
     def __init__(
         self,
-        queries: Side,
-        gallery: Side,
+        queries: VectorSet,
+        gallery: VectorSet,
         *,
         k: int,
         own: np.ndarray,
@@ -92,7 +92,7 @@ def _kth_best(scores: np.ndarray, k: int, surplus: np.ndarray, bound: Bound) -> 
     return reached - bound.around(reached)
 
 
-def surplus_of(gallery: Side, places: np.ndarray, most: int) -> np.ndarray:
+def surplus_of(gallery: VectorSet, places: np.ndarray, most: int) -> np.ndarray:
     """Mask [N] of the rows that can be nobody's neighbour: `most` equal ones come before them."""
     surplus = np.zeros(len(gallery), bool)
     original = originals(gallery)

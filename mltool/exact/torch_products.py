@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool.exact.error_bounds import ROUNDOFF, Bound, Precision
 from mltool.exact.tile import Operand, Tile, WholeTile, bound_between, to_distances
-from mltool.exact.vector_set import Side
+from mltool.exact.vector_set import VectorSet
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class TorchProducts:
         finally:
             torch.set_num_threads(threads)
 
-    def operand(self, side: Side, rows: slice) -> Operand:
+    def operand(self, side: VectorSet, rows: slice) -> Operand:
         """The prepared rows, rounded."""
         import torch
 
@@ -62,7 +62,7 @@ class TorchProducts:
         unit = ROUNDOFF["float64" if self.precision == "float64" else "float32"]
         return Operand(rounded.to(self.device), side.squares[rows], residual + 4.0 * unit)
 
-    def tile(self, left: Operand, right: Operand, side: Side) -> Tile:
+    def tile(self, left: Operand, right: Operand, side: VectorSet) -> Tile:
         """Scores that the next call overwrites."""
         import torch
 
@@ -85,7 +85,7 @@ class _StripTile:
     product: "torch.Tensor"  # [n, m]
     left: Operand
     right: Operand
-    side: Side
+    side: VectorSet
     bound: Bound
     buffers: threading.local  # a strip in float32 for each thread
 

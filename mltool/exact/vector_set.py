@@ -23,7 +23,7 @@ USUAL = 2.0**-100, 2.0**100  # factors that float32 multiplies by without over- 
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class VectorSet:
     """Vectors with what ordering them needs; made by `side` or `sides`."""
 
     vectors: np.ndarray | ConcatenatedRows  # [N, D] floats, perhaps memory maps
@@ -55,13 +55,13 @@ class Side:
         block = self.vectors[rows]
         return np.multiply(block, factors[:, None].astype(np.float32), dtype=np.float32)
 
-    def part(self, rows: slice) -> "Side":
+    def part(self, rows: slice) -> "VectorSet":
         """The same for some of the rows."""
         vectors = self.vectors
         cut = vectors.part(rows) if isinstance(vectors, ConcatenatedRows) else vectors[rows]
         return self._with(cut, rows)
 
-    def take(self, rows: np.ndarray) -> "Side":
+    def take(self, rows: np.ndarray) -> "VectorSet":
         """The same for the rows given by number, copied."""
         return self._with(self.vectors[rows], rows)
 
@@ -73,17 +73,19 @@ class Side:
         places[np.argsort(self.names, kind="stable")] = np.arange(len(self))
         return places
 
-    def _with(self, vectors: np.ndarray | ConcatenatedRows, rows: slice | np.ndarray) -> "Side":
+    def _with(
+        self, vectors: np.ndarray | ConcatenatedRows, rows: slice | np.ndarray
+    ) -> "VectorSet":
         factors, squares, keys = self.factors[rows], self.squares[rows], self.keys[rows]
-        return Side(vectors, factors, squares, keys, self.names[rows], self.metric)
+        return VectorSet(vectors, factors, squares, keys, self.names[rows], self.metric)
 
 
-def sides(
+def make_vector_sets(
     queries: tuple[np.ndarray | ConcatenatedRows, np.ndarray],
     gallery: tuple[np.ndarray | ConcatenatedRows, np.ndarray] | None,
     *,
     metric: str,
-) -> tuple[Side, Side]:
+) -> tuple[VectorSet, VectorSet]:
     """Both sides of a comparison from (vectors [N, D], names [N]); no gallery = all against all.
 
     Raises InputError for values that are not finite and for different dimensions.
@@ -101,12 +103,12 @@ def sides(
     made = []
     for (vectors, names), (norms, keys) in zip(both, measured, strict=True):
         factors = _factors(norms, metric, 2.0**-exponent)
-        made.append(Side(vectors, factors, (norms * factors) ** 2, keys, names, metric))
+        made.append(VectorSet(vectors, factors, (norms * factors) ** 2, keys, names, metric))
     return made[0], made[-1]
 
 
 def score_pairs(
-    queries: Side, query_rows: np.ndarray, gallery: Side, gallery_rows: np.ndarray
+    queries: VectorSet, query_rows: np.ndarray, gallery: VectorSet, gallery_rows: np.ndarray
 ) -> np.ndarray:
     """Exact scores [n] of n pairs. The same pair has the same bits in every call."""
     scores = np.empty(len(query_rows))
@@ -122,7 +124,7 @@ def score_pairs(
 
 
 def score_table(
-    queries: Side, query_rows: np.ndarray, gallery: Side, gallery_rows: np.ndarray
+    queries: VectorSet, query_rows: np.ndarray, gallery: VectorSet, gallery_rows: np.ndarray
 ) -> np.ndarray:
     """Exact scores [n, m] of n queries with m gallery rows, the bits of `score_pairs`."""
     if queries.metric == "euclidean":
@@ -136,7 +138,7 @@ def score_table(
     return _sum("nd,md->nm", left, right) * factors
 
 
-def originals(side: Side) -> np.ndarray | None:
+def originals(side: VectorSet) -> np.ndarray | None:
     """For each row the first row that equals it [N]; None where all rows differ."""
     order = np.argsort(side.keys, kind="stable")
     keys = side.keys[order]
@@ -153,7 +155,7 @@ def originals(side: Side) -> np.ndarray | None:
     return result
 
 
-def public(scores: np.ndarray, side: Side) -> np.ndarray:
+def public(scores: np.ndarray, side: VectorSet) -> np.ndarray:
     """Scores in the units of the vectors: cosine, dot product, or minus the distance."""
     if side.metric == "cosine" or not len(side):
         return scores

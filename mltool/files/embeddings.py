@@ -75,6 +75,26 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.names)
 
+    def take(self, rows: np.ndarray) -> "Embeddings":
+        """Return the rows at `rows`: integers [M], or a mask [N].
+
+        Vectors of consecutive rows are a view, all others a copy.
+        """
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        vectors = self.vectors
+        if not len(rows) or (np.diff(rows) != 1).any():
+            vectors = vectors[rows]
+        else:
+            span = slice(int(rows[0]), int(rows[-1]) + 1)
+            vectors = vectors.part(span) if isinstance(vectors, ConcatenatedRows) else vectors[span]
+        return replace(
+            self,
+            names=self.names[rows],
+            vectors=vectors,
+            labels=self.labels[rows],
+            columns={key: column[rows] for key, column in self.columns.items()},
+        )
+
     def _check(self) -> None:
         count = len(self.names)
         if self.vectors.ndim != 2 or self.vectors.shape[1] == 0:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mltool.exact.vector_set import public, score_pairs, sides
+from mltool.exact.vector_set import make_vector_sets, public, score_pairs
 from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.retrieval.neighbours import nearest
@@ -64,7 +64,7 @@ def _reaching(
     rows, place = np.unique(np.maximum(found, 0), return_inverse=True)
     vectors = ConcatenatedRows([np.asarray(part.vectors) for part in parts])[rows]
     both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
-    left, right = sides(*both, metric=queries.metric)
+    left, right = make_vector_sets(*both, metric=queries.metric)
     asking = np.repeat(np.arange(len(found)), found.shape[1])
     scores = public(score_pairs(left, asking, right, place.ravel()), right).reshape(found.shape)
     return int(np.count_nonzero((scores >= least[:, None]) & (found >= 0)))

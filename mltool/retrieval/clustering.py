@@ -9,11 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mltool.errors import UsageError
-from mltool.files.embeddings import Embeddings
-
-ITERATIONS = 20  # of k-means, as in the field's evaluations
-
 
 def nmi(labels: np.ndarray, clusters: np.ndarray) -> float:
     """2 I(labels; clusters) / (H(labels) + H(clusters)); 1 where both are one group."""
@@ -46,30 +41,6 @@ def f1(labels: np.ndarray, clusters: np.ndarray) -> float:
 
 
 NAMED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"nmi": nmi, "ami": ami, "f1": f1}
-
-
-def kmeans(embeddings: Embeddings, count: int, *, seed: int) -> np.ndarray:
-    """Assign the rows [N] to `count` clusters by Euclidean k-means with all rows, 20 rounds.
-
-    Vectors compared by cosine are normalised first. Raises UsageError for count > N.
-    """
-    import faiss
-
-    if not 1 <= count <= len(embeddings):
-        raise UsageError(f"{len(embeddings)} vectors cannot form {count} clusters; take fewer")
-    vectors = np.array(embeddings.vectors, np.float32)
-    if embeddings.metric == "cosine":
-        faiss.normalize_L2(vectors)
-    search = faiss.Kmeans(
-        vectors.shape[1],
-        count,
-        niter=ITERATIONS,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
-    search.train(vectors)
-    return search.assign(vectors)[1].astype(np.int64)
 
 
 def _contingency(

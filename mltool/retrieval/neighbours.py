@@ -3,7 +3,7 @@
 from mltool.exact.knn import Neighbors, Resources, neighbors
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
-from mltool.retrieval.query_gallery import as_sides, check_comparable, own_rows
+from mltool.retrieval.query_gallery import as_vector_sets, check_comparable, own_rows
 
 
 def search(
@@ -37,6 +37,6 @@ def nearest(
     resources: Resources | None = None,
 ) -> Neighbors:
     """Like `search`, but row numbers for names, and the models are not compared."""
-    left, right = as_sides(queries, gallery)
+    left, right = as_vector_sets(queries, gallery)
     own = None if keep_self else own_rows(left.names, None if gallery is None else right.names)
     return neighbors(left, right, k=k, own=own, resources=resources or Resources())

@@ -5,7 +5,6 @@ t-SNE: van der Maaten, Hinton, "Visualizing Data using t-SNE", 2008.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ def ranking(
     if gallery is None:
         queries, gallery = split_roles(queries)
     rows = _rows_of(queries, chosen) if chosen else _worst(queries, gallery, worst)
-    asking, asked = _take(queries, rows), queries if gallery is None else gallery
+    asking, asked = queries.take(rows), queries if gallery is None else gallery
     found = nearest(asking, asked, k=k, keep_self=False)
     query_codes, gallery_codes = codes(asking, asked)
     figure = figure_class(figsize=(1.5 * (k + 1), 1.9 * len(rows)), layout="constrained")
@@ -115,17 +114,6 @@ def lines(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return _png(figure)
-
-
-def _take(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
-    columns = {key: column[rows] for key, column in embeddings.columns.items()}
-    return replace(
-        embeddings,
-        names=embeddings.names[rows],
-        vectors=embeddings.vectors[rows],
-        labels=embeddings.labels[rows],
-        columns=columns,
-    )
 
 
 def _rows_of(queries: Embeddings, chosen: Sequence[str]) -> np.ndarray:

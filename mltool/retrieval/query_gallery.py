@@ -1,37 +1,16 @@
 """What two sets of embeddings have to do with each other: names, labels, models, roles."""
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.exact.vector_set import Side, sides
-from mltool.files.concatenated_rows import ConcatenatedRows
+from mltool.exact.vector_set import VectorSet, make_vector_sets
 from mltool.files.embeddings import Embeddings
 from mltool.files.labels import join_labels
 from mltool.files.manifest import find
 
 logger = logging.getLogger(__name__)
-
-
-def subset(embeddings: Embeddings, mask: np.ndarray) -> Embeddings:
-    """The rows where `mask` [N] is true; consecutive ones are not copied."""
-    found = np.flatnonzero(mask)
-    rows: np.ndarray | slice = found
-    vectors = embeddings.vectors
-    if len(found) and found[-1] - found[0] + 1 == len(found):
-        rows = slice(int(found[0]), int(found[-1]) + 1)
-        vectors = vectors.part(rows) if isinstance(vectors, ConcatenatedRows) else vectors[rows]
-    else:
-        vectors = vectors[rows]
-    return replace(
-        embeddings,
-        names=embeddings.names[rows],
-        vectors=vectors,
-        labels=embeddings.labels[rows],
-        columns={key: column[rows] for key, column in embeddings.columns.items()},
-    )
 
 
 def split_roles(embeddings: Embeddings) -> tuple[Embeddings, Embeddings | None]:
@@ -49,7 +28,7 @@ def split_roles(embeddings: Embeddings) -> tuple[Embeddings, Embeddings | None]:
     for key, column in (("is_query", query), ("is_gallery", gallery)):
         if len(column) and not column.any():
             raise InputError(f"column {key} is 0 in every row; correct the image list")
-    return subset(embeddings, query), subset(embeddings, gallery)
+    return embeddings.take(query), embeddings.take(gallery)
 
 
 def check_comparable(queries: Embeddings, gallery: Embeddings, *, any_model: bool) -> None:
@@ -84,10 +63,10 @@ def _shown(embeddings: Embeddings) -> str:
     return digest[:12] + slash + part
 
 
-def as_sides(queries: Embeddings, gallery: Embeddings | None) -> tuple[Side, Side]:
+def as_vector_sets(queries: Embeddings, gallery: Embeddings | None) -> tuple[VectorSet, VectorSet]:
     """Both sides, ready to be searched; without a gallery twice the same. Raises InputError."""
     other = None if gallery is None else (gallery.vectors, gallery.names)
-    one, two = sides((queries.vectors, queries.names), other, metric=queries.metric)
+    one, two = make_vector_sets((queries.vectors, queries.names), other, metric=queries.metric)
     return (one, one) if gallery is None else (one, two)
 
 

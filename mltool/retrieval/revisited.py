@@ -19,7 +19,7 @@ from mltool.files import shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.landmarks import KINDS, Answer, GroundTruth, stem
 from mltool.files.manifest import StringArray, check_unique, examples, find
-from mltool.retrieval.query_gallery import as_sides, check_comparable
+from mltool.retrieval.query_gallery import as_vector_sets, check_comparable
 from mltool.retrieval.scoring import Report
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def evaluate(
         {kind: rows[truth.answers[query][kind]] for kind in KINDS} for query in number.tolist()
     ]
     ranked = gallery if distractors is None else _with(gallery, distractors, any_model)
-    left, right = as_sides(queries, ranked)
+    left, right = as_vector_sets(queries, ranked)
     relevance = Relevance(*_groups(answers, len(ranked)), np.full(len(queries), -1), right.places())
     resources = resources or knn.Resources()
     if resources.precision == "auto":  # queries are few, so products are cheap and doubts are not

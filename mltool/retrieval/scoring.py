@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mltool.clusterers.kmeans import kmeans
 from mltool.components import suggest
 from mltool.errors import UsageError
 from mltool.exact.knn import Ranks, Resources, ranks
@@ -14,12 +15,11 @@ from mltool.files.embeddings import Embeddings
 from mltool.retrieval import clustering
 from mltool.retrieval.metrics import NAMED, depth, find
 from mltool.retrieval.query_gallery import (
-    as_sides,
+    as_vector_sets,
     check_comparable,
     codes,
     own_rows,
     split_roles,
-    subset,
 )
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def evaluate(
     else:
         check_comparable(queries, gallery, any_model=any_model)
     query_codes, gallery_codes = codes(queries, gallery)
-    left, right = as_sides(queries, gallery)
+    left, right = as_vector_sets(queries, gallery)
     own = own_rows(queries.names, None if gallery is None else gallery.names)
     own = np.full(len(queries), -1) if keep_self else own
     relevance = Relevance(query_codes, gallery_codes, own, right.places())
@@ -175,8 +175,12 @@ def _cluster_metrics(
     known = labels >= 0
     if not names or not known.any():
         return dict.fromkeys(names, float("nan"))
-    found = subset(queries, known)
-    clusters = clustering.kmeans(found, len(np.unique(labels[known])), seed=seed)
+    vectors = np.array(queries.take(known).vectors, np.float32)
+    if queries.metric == "cosine":
+        import faiss  # divides by the float32 norm, which a numpy division would round otherwise
+
+        faiss.normalize_L2(vectors)
+    clusters, _ = kmeans(vectors, seed=seed, k=len(np.unique(labels[known])))
     return {name: clustering.NAMED[name](labels[known], clusters) for name in names}
 
 

@@ -1,6 +1,5 @@
 """`mltool pack`: an image list and its images as one file."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -43,6 +42,7 @@ def pack(
     from mltool.datasets import open_data
     from mltool.errors import SkippedInputs
     from mltool.files import atomic, history, pack_writer
+    from mltool.processors import usable_cores
 
     say = logging.getLogger("mltool")
     manifest = open_data(data, split=split, classes=classes, limit=limit, labels=labels, root=root)
@@ -65,7 +65,7 @@ def pack(
             quality=quality,
             history=history.extend(*history.of_files(data), record=step),
             on_bad_image="error" if on_bad_image == "error" else "skip",
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or usable_cores(),
         )
     for reason in packed.skipped:
         say.warning("left out: %s", reason)

@@ -22,12 +22,12 @@ from mltool.exact import knn, products
 from mltool.exact.blocks import blocks
 from mltool.exact.error_bounds import Precision
 from mltool.exact.relevance import Relevance
-from mltool.exact.vector_set import Side, sides
+from mltool.exact.vector_set import VectorSet, make_vector_sets
 
 BLOCK = 4096
 
 
-def side_of(rows: int, dim: int, noise: float) -> tuple[Side, np.ndarray]:
+def side_of(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
     """A side like a trained model's, and its labels."""
     labels = _clustered.labels_of(rows, max(1, rows // 5)).astype(np.int32)
     generator = np.random.default_rng(0)
@@ -35,10 +35,10 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[Side, np.ndarray]:
     for part in blocks(rows, 2**16):
         vectors[part] += noise * generator.standard_normal(vectors[part].shape, np.float32)
     names = np.char.mod("%08d", np.arange(rows)).astype("S")
-    return sides((vectors, names), None, metric="cosine")[0], labels
+    return make_vector_sets((vectors, names), None, metric="cosine")[0], labels
 
 
-def product(queries: Side, gallery: Side, precision: Precision) -> Callable[[], object]:
+def product(queries: VectorSet, gallery: VectorSet, precision: Precision) -> Callable[[], object]:
     """The bare products of all pairs of rows, by all cores, into memory that is used again."""
     arithmetic = products.products_of(precision, "cpu")
     left = [arithmetic.operand(queries, rows).data for rows in blocks(len(queries), BLOCK)]
@@ -76,10 +76,10 @@ def compare(given: argparse.Namespace) -> None:
     for precision in products.available("cpu")[1:]:
         resources = knn.Resources(precision=precision)
 
-        def search(other: Side, resources: knn.Resources = resources) -> object:
+        def search(other: VectorSet, resources: knn.Resources = resources) -> object:
             return knn.neighbors(side, other, k=10, own=own, resources=resources)
 
-        def rank(other: Side, resources: knn.Resources = resources) -> object:
+        def rank(other: VectorSet, resources: knn.Resources = resources) -> object:
             return list(knn.ranks(side, other, relevance, depth=depth, resources=resources))
 
         cases: dict[str, Callable[[], object]] = {

@@ -17,6 +17,7 @@ from mltool.engine.data import Batch, Images, load
 from mltool.errors import InputError, ResourceError
 from mltool.files.manifest import Manifest, StringArray
 from mltool.models.spec import ModelSpec
+from mltool.processors import usable_cores
 from mltool.transforms import center_crop, resize_shorter, to_tensor
 
 SPEC = ModelSpec("pixels", 3, "flatten", "none", 3 * 24 * 24, resize=28, crop=24)
@@ -265,7 +266,7 @@ def signal_from_elsewhere(pid: int, number: int) -> None:
 
 def test_workers_by_default() -> None:
     assert 1 <= data.default_workers() <= 4
-    assert data.default_workers() <= data.usable_cores()
+    assert data.default_workers() <= usable_cores()
 
 
 def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) -> None:

@@ -12,7 +12,7 @@ from mltool.errors import InputError, ResourceError, UsageError
 from mltool.exact import knn, placing, products, scan, sweep, top_k
 from mltool.exact.knn import Resources
 from mltool.exact.relevance import Relevance
-from mltool.exact.vector_set import score_pairs, score_table, sides
+from mltool.exact.vector_set import make_vector_sets, score_pairs, score_table
 from mltool.files.concatenated_rows import ConcatenatedRows
 
 METRICS = ("cosine", "dot", "euclidean")
@@ -40,7 +40,7 @@ def problem(kind, metric, seed, *, count=None, classes=4):
     count = int(rng.integers(1, 50)) if count is None else count
     vectors = vectors_of(kind, count, int(rng.integers(1, 12)), rng)
     names = np.array([f"é{n}".encode() for n in rng.permutation(count)], "S")
-    side, _ = sides((vectors, names), None, metric=metric)
+    side, _ = make_vector_sets((vectors, names), None, metric=metric)
     return side, rng.integers(-1, classes, count).astype(np.int32)
 
 
@@ -130,7 +130,7 @@ def test_queries_against_gallery(metric, seed, kind, dtype):
     counts = rng.integers(1, 30, 2)
     tables = [vectors_of(kind, count, dim, rng).astype(dtype) for count in counts]
     names = [np.array([f"n{n}" for n in rng.permutation(40)[:c]], "S") for c in counts]
-    queries, gallery = sides(*zip(tables, names, strict=True), metric=metric)
+    queries, gallery = make_vector_sets(*zip(tables, names, strict=True), metric=metric)
     codes = [rng.integers(-1, 3, count).astype(np.int32) for count in counts]
     lookup = {name: row for row, name in enumerate(names[1].tolist())}
     own = np.array([lookup.get(name, -1) for name in names[0].tolist()])
@@ -179,7 +179,7 @@ def test_rows_in_several_places_are_one_side():
     side, labels = problem("copies", "cosine", seed=12, count=90)
     relevance = Relevance(labels, labels, np.arange(90), side.places())
     cuts = [side.vectors[:1], side.vectors[1:40], side.vectors[40:40], side.vectors[40:]]
-    other, _ = sides((ConcatenatedRows(cuts), side.names), None, metric="cosine")
+    other, _ = make_vector_sets((ConcatenatedRows(cuts), side.names), None, metric="cosine")
     np.testing.assert_array_equal(other.keys, side.keys)
     assert found_ranks(other, other, relevance) == found_ranks(side, side, relevance)
     one, two = (
@@ -204,7 +204,7 @@ def test_the_error_bound_holds(metric, precision):
         tables = [(scale * rng.standard_normal((60, 300))).astype(np.float32) for _ in "ab"]
         tables[1][:20] = tables[0][:20]
         names = np.array([f"{n:02d}" for n in range(60)], "S")
-        queries, gallery = sides((tables[0], names), (tables[1], names), metric=metric)
+        queries, gallery = make_vector_sets((tables[0], names), (tables[1], names), metric=metric)
         arithmetic = products.products_of(precision, "cpu")
         left, right = (arithmetic.operand(side, slice(0, 60)) for side in (queries, gallery))
         tile = arithmetic.tile(left, right, gallery)
@@ -227,7 +227,7 @@ def test_a_pair_has_the_same_score_bits_everywhere(dim, metric):
     rng = np.random.default_rng(6)
     vectors = rng.standard_normal((23, dim)).astype(np.float16)
     names = np.array([f"{n:02d}" for n in range(23)], "S")
-    side, _ = sides((vectors, names), None, metric=metric)
+    side, _ = make_vector_sets((vectors, names), None, metric=metric)
     rows = np.arange(23)
     table = score_table(side, rows, side, rows)
     np.testing.assert_array_equal(table, table.T)
@@ -253,7 +253,7 @@ def test_scores_are_those_of_the_definition():
         "euclidean": -np.linalg.norm(exact[0][:, None] - exact[1][None], axis=2),
     }
     for metric, scores in expected.items():
-        queries, gallery = sides((a, names), (b, names), metric=metric)
+        queries, gallery = make_vector_sets((a, names), (b, names), metric=metric)
         found = knn.neighbors(queries, gallery, k=5, own=None, resources=Resources())
         np.testing.assert_allclose(found.scores, -np.sort(-scores), rtol=1e-12)
 
@@ -265,7 +265,7 @@ def test_permuting_scaling_and_rotating_change_nothing():
     labels = rng.integers(0, 6, 120).astype(np.int32)
 
     def per_name(table, order):
-        side, _ = sides((table[order], names[order]), None, metric="cosine")
+        side, _ = make_vector_sets((table[order], names[order]), None, metric="cosine")
         codes = labels[order]
         relevance = Relevance(codes, codes, np.arange(120), side.places())
         found, _ = found_ranks(side, side, relevance)
@@ -281,7 +281,7 @@ def test_permuting_scaling_and_rotating_change_nothing():
 
 def test_a_query_does_not_find_itself_among_its_copies():
     names = np.array(["a", "b", "c"], "S")
-    side, _ = sides((np.ones((3, 4), np.float32), names), None, metric="cosine")
+    side, _ = make_vector_sets((np.ones((3, 4), np.float32), names), None, metric="cosine")
     found = knn.neighbors(side, side, k=2, own=np.arange(3), resources=Resources())
     assert found.rows.tolist() == [[1, 2], [0, 2], [0, 1]]
 
@@ -300,7 +300,7 @@ def test_equal_rows_are_not_scored_pair_by_pair(distinct, monkeypatch):
     vectors = rng.standard_normal((distinct, 8)).astype(np.float32)
     vectors = vectors[rng.integers(0, distinct, count)]
     names = np.array([f"{n:04d}".encode() for n in rng.permutation(count)], "S")
-    side, _ = sides((vectors, names), None, metric="cosine")
+    side, _ = make_vector_sets((vectors, names), None, metric="cosine")
     labels = rng.integers(0, count // 5, count).astype(np.int32)
     relevance = Relevance(labels, labels, np.arange(count), side.places())
     found, tied = found_ranks(side, side, relevance)
@@ -323,13 +323,13 @@ def test_values_that_are_not_finite_are_refused_by_name(value):
     vectors = np.ones((3, 2), np.float32)
     vectors[1, 1] = value
     with pytest.raises(InputError, match="that of b;"):
-        sides((vectors, np.array(["a", "b", "c"], "S")), None, metric="cosine")
+        make_vector_sets((vectors, np.array(["a", "b", "c"], "S")), None, metric="cosine")
 
 
 def test_different_dimensions_are_refused():
     names = np.array(["a"], "S")
     with pytest.raises(InputError, match=r"queries are 3-d .* 2-d ones"):
-        sides((np.ones((1, 3)), names), (np.ones((1, 2)), names), metric="dot")
+        make_vector_sets((np.ones((1, 3)), names), (np.ones((1, 2)), names), metric="dot")
 
 
 def test_empty_sides():
@@ -337,7 +337,7 @@ def test_empty_sides():
     none = np.ones((0, 3), np.float32)
     some = np.ones((2, 3), np.float32), np.array(["a", "b"], "S")
     for queries, gallery in ((some, (none, names)), ((none, names), some), ((none, names), None)):
-        left, right = sides(queries, gallery, metric="cosine")
+        left, right = make_vector_sets(queries, gallery, metric="cosine")
         found = knn.neighbors(left, right, k=2, own=None, resources=Resources())
         assert found.rows.shape == (len(left), 2)
         assert (found.rows == -1).all()
@@ -360,7 +360,7 @@ def test_the_precision_is_chosen_by_work_and_doubt(monkeypatch):
     far = rng.standard_normal((800, 256)).astype(np.float32)
     narrow = (1 + 1e-3 * far).astype(np.float32)
     for vectors in (far, narrow):
-        side, _ = sides((vectors, names), None, metric="cosine")
+        side, _ = make_vector_sets((vectors, names), None, metric="cosine")
         knn.neighbors(side, side, k=1, own=np.arange(800), resources=Resources())
     assert chosen == ["bfloat16", "float64"]
 

@@ -16,6 +16,7 @@ import pytest
 
 from mltool.errors import InputError, NumericError, ResourceError
 from mltool.files import embeddings
+from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 
 Change = Callable[[h5py.File], object]
@@ -431,3 +432,33 @@ def test_readers_see_one_whole_version(tmp_path: Path) -> None:
     for reader in readers:
         _, errors = reader.communicate()
         assert reader.returncode == 0, errors.decode()
+
+
+@pytest.mark.parametrize("concatenated", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "expected", "is_view"),
+    [
+        (np.array([2, 0]), "ca", False),
+        (np.array([1, 2]), "bc", True),
+        (np.array([False, True, True, False]), "bc", True),
+        (np.array([True, False, False, True]), "ad", False),
+        (np.zeros(4, bool), "", False),
+    ],
+)
+def test_rows_are_taken_from_every_array(rows, expected, is_view, concatenated):
+    matrix = np.arange(8, dtype=np.float32).reshape(4, 2)
+    whole = Embeddings(
+        list("abcd"),
+        ConcatenatedRows([matrix]) if concatenated else matrix,
+        np.arange(4),
+        columns={"weight": np.arange(4) / 2},
+        metric="dot",
+    )
+    part = whole.take(rows)
+    numbers = ["abcd".index(name) for name in expected]
+    assert [name.decode() for name in part.names.tolist()] == list(expected)
+    assert part.labels.tolist() == numbers
+    assert part.columns["weight"].tolist() == [number / 2 for number in numbers]
+    np.testing.assert_array_equal(np.asarray(part.vectors), matrix[numbers])
+    assert np.shares_memory(part.vectors[:], matrix) == is_view
+    assert part.metric == "dot"

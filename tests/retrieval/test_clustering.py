@@ -7,9 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from mltool.errors import UsageError
-from mltool.files.embeddings import Embeddings
-from mltool.retrieval.clustering import ami, f1, kmeans, nmi
+from mltool.retrieval.clustering import ami, f1, nmi
 
 CASES = [
     ([0, 0, 1, 1], [5, 5, 9, 9]),
@@ -55,30 +53,3 @@ def test_nothing_is_undefined():
     empty = np.zeros(0, np.int64)
     for metric in (nmi, ami, f1):
         assert np.isnan(metric(empty, empty))
-
-
-def test_kmeans_finds_far_groups_and_repeats_itself():
-    rng = np.random.default_rng(1)
-    centres = rng.standard_normal((4, 8)) * 10
-    labels = rng.integers(0, 4, 200)
-    vectors = centres[labels] + 0.01 * rng.standard_normal((200, 8))
-    names = [str(n) for n in range(200)]
-    found = Embeddings(names, vectors, metric="euclidean")
-    # k-means may join two groups from one start, not from every start
-    assert max(nmi(labels, kmeans(found, 4, seed=seed)) for seed in range(30)) > 0.999
-    np.testing.assert_array_equal(kmeans(found, 4, seed=3), kmeans(found, 4, seed=3))
-
-
-def test_cosine_vectors_are_normalised_before_clustering():
-    rng = np.random.default_rng(2)
-    directions = np.array([[1.0, 0.0], [0.0, 1.0]])
-    labels = np.arange(60) % 2
-    vectors = directions[labels] * rng.uniform(0.01, 100, (60, 1))
-    found = Embeddings([str(n) for n in range(60)], vectors)
-    assert nmi(labels, kmeans(found, 2, seed=0)) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("count", [0, 4])
-def test_more_clusters_than_vectors_are_refused(count):
-    with pytest.raises(UsageError, match="3 vectors cannot form"):
-        kmeans(Embeddings(["a", "b", "c"], np.eye(3)), count, seed=0)

@@ -319,3 +319,12 @@ def test_the_memory_limit_changes_nothing(memory):
     asked = Resources(max_memory=memory, threads=1)
     found = evaluate(embeddings(vectors, labels), metrics=ALL, resources=asked)
     assert found.metrics == evaluate(embeddings(vectors, labels), metrics=ALL).metrics
+
+
+def test_cosine_vectors_are_normalised_before_clustering():
+    rng = np.random.default_rng(2)
+    directions = np.array([[1.0, 0.0], [0.0, 1.0]])
+    labels = np.arange(60) % 2
+    vectors = directions[labels] * 10 ** rng.uniform(-2, 2, (60, 1))
+    assert score(vectors, labels, metrics=["nmi"]) == {"nmi": pytest.approx(1.0)}
+    assert score(vectors, labels, metrics=["nmi"], metric="euclidean")["nmi"] < 0.9
