@@ -43,7 +43,7 @@ class Progress:
         rate = (done - self.start) / max(now - self._started, 1e-9)
         left = (self.total - done) / rate if rate > 0 else float("inf")
         parts = [f"{self.label}: {100 * done // max(self.total, 1)} % ({done}/{self.total})"]
-        parts += [f"{rate:.3g} {self.unit}/s", f"{duration(left)} left"]
+        parts += [f"{rate:.3g} {self.unit}/s", f"{format_duration(left)} left"]
         return ", ".join(parts + ([note] if note else []))
 
     def __enter__(self) -> Self:
@@ -61,7 +61,7 @@ class Progress:
             self._bar.stop()
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`95` -> `1 min 35 s`, for people."""
     if seconds == float("inf"):
         return "unknown time"

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from mltool import progress
-from mltool.progress import Progress, duration
+from mltool.progress import Progress, format_duration
 
 
 class Clock:
@@ -37,7 +37,7 @@ def clock(monkeypatch) -> Clock:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_lines_are_rare_and_say_what_is_known(clock: Clock, caplog) -> None:

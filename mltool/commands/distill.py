@@ -27,7 +27,7 @@ from mltool.exact.knn import Resources
 from mltool.files import atomic, history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
-from mltool.models.embedder import Embedder, parameters
+from mltool.models.embedder import Embedder, count_parameters
 from mltool.models.features import FeatureHooks
 from mltool.options.choices import parse_loss
 from mltool.retrieval.neighbours import nearest
@@ -59,7 +59,7 @@ def run(request: DistillRequest) -> None:
             teacher.join(manifest.names)  # it may have left out the same ones
         plan = _plan(request, teacher, model, manifest, device)
         if common.dry_run:
-            size = 4 * parameters(model) / 1e6
+            size = 4 * count_parameters(model) / 1e6
             logger.info("would write %s, about %.1f MB", common.output, size)
             return
         inputs = [request.teacher, request.teacher_weights, common.init, common.weights]

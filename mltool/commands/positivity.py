@@ -68,7 +68,7 @@ def run(request: PositivityRequest) -> str:
         need_split=True,
     )
     manifest = labelled(manifest, request.data, "positivity")
-    model = found.model().to(device)
+    model = found.build_model().to(device)
     loss, level = _chosen(request, found)
     term = _term(loss, found, manifest)
     mixup: Mixup = components.load("mixups", level)()

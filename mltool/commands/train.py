@@ -22,7 +22,7 @@ from mltool.errors import SkippedInputs
 from mltool.files import atomic, history
 from mltool.files.manifest import Manifest
 from mltool.models import stages
-from mltool.models.embedder import Embedder, parameters
+from mltool.models.embedder import Embedder, count_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def run(request: TrainRequest) -> None:
         manifest, reasons = training_setup.readable(common, manifest, model)
         plan = _plan(request, model, manifest, device)
         if common.dry_run:
-            size = 4 * parameters(model) / 1e6
+            size = 4 * count_parameters(model) / 1e6
             logger.info("would write %s, about %.1f MB", common.output, size)
             return
         inputs = [common.init, common.weights, common.pairs, *common.data]

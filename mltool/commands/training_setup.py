@@ -23,7 +23,7 @@ from mltool.errors import InputError, UsageError
 from mltool.files import history
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
-from mltool.models.embedder import Embedder, build, parameters
+from mltool.models.embedder import Embedder, build, count_parameters
 from mltool.models.spec import ModelSpec
 from mltool.retrieval.scoring import score
 
@@ -300,7 +300,7 @@ def report(command: str, plan: Plan) -> None:
         "%s, %d-d, %.1f M parameters, %d px; %d epochs of %d steps of %s images",
         spec.backbone,
         spec.dim,
-        parameters(plan.model) / 1e6,
+        count_parameters(plan.model) / 1e6,
         spec.crop,
         plan.loop.epochs,
         sampler.steps,

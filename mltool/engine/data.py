@@ -25,7 +25,7 @@ from mltool.errors import InputError, ResourceError
 from mltool.files import crop_boxes, images
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
-from mltool.models.embedder import Pixels
+from mltool.models.embedder import ImageBatch
 from mltool.models.spec import ModelSpec
 from mltool.processors import usable_cores
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
@@ -37,7 +37,7 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 class Batch:
     """What a training step or an extraction step works on."""
 
-    images: Pixels  # uint8 [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes
+    images: ImageBatch  # uint8 [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
@@ -56,7 +56,7 @@ class Batch:
         return replace(self, images=images, labels=self.labels.to(device), weights=weights)
 
 
-def _moved(images: Pixels, device: torch.device) -> Pixels:
+def _moved(images: ImageBatch, device: torch.device) -> ImageBatch:
     if isinstance(images, Tensor):
         return images.to(device, non_blocking=True)
     return tuple(image.to(device, non_blocking=True) for image in images)
@@ -150,7 +150,7 @@ class Images(Dataset):
         return self.augmentation(self.prepared(row), generator)
 
 
-def _together(images: list[Tensor]) -> Pixels:
+def _together(images: list[Tensor]) -> ImageBatch:
     if not images:
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     if all(image.shape == images[0].shape for image in images):

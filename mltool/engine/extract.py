@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mltool import distributed
 from mltool.engine.data import Images, in_order, load, reporting_dead_loaders
-from mltool.models.embedder import Pixels
+from mltool.models.embedder import ImageBatch
 from mltool.models.spec import ModelSpec
 
 # Batches below this many images may round differently from larger ones, so that a shard's last
@@ -61,7 +61,7 @@ def blocks(
             yield Block(filled, kept, tuple(dict(batch.failures).values()))
 
 
-def _embed(model: nn.Module, images: Pixels) -> Tensor:
+def _embed(model: nn.Module, images: ImageBatch) -> Tensor:
     spec: ModelSpec = model.spec  # type: ignore[assignment]
     if not isinstance(images, Tensor) or (spec.keep_aspect and len(images)):
         # alone, because the sizes of others must not decide how many go through together

@@ -3,10 +3,10 @@
 What a loss needs of its caller is said by constants of its file:
 
 * `ANCHORS` and `CANDIDATES`, each "batch" or "proxies": who stands on the rows and the columns of
-  `Pairs`. With proxies, `of_labels` gets `arange(classes)` as the labels of that side.
+  `Pairs`. With proxies, `pairs_from_labels` gets `arange(classes)` as the labels of that side.
 * `SQUARE = True`: the columns are the rows, as in a batch against itself (default False).
 * `PROXIES_PER_CLASS = "centers"`: the setting that says how many proxies a class has (default: one
-  each). Their columns lie in class order, those of one class side by side, so `of_labels` gets
+  each). Columns are in class order, those of one class side by side, so `pairs_from_labels` gets
   `arange(classes).repeat_interleave(centers)`.
 * `NEEDS = {"labels"}`: the call is `f(pairs, labels)`, labels [A] being the anchors' class indices
   (default: nothing).
@@ -18,6 +18,6 @@ A loss with learnable parameters or a penalty on the proxies, `regularizer(proxi
 an `nn.Module` in CamelCase; the proxies themselves belong to the caller.
 """
 
-from mltool.losses._pairs import Pairs, distance, of_labels
+from mltool.losses._pairs import Pairs, distance, pairs_from_labels
 
-__all__ = ["Pairs", "distance", "of_labels"]
+__all__ = ["Pairs", "distance", "pairs_from_labels"]

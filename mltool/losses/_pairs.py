@@ -22,7 +22,7 @@ class Pairs(NamedTuple):
     neg: Tensor  # [A, B] weight >= 0 of the push; may overlap pos
 
 
-def of_labels(
+def pairs_from_labels(
     sim: Tensor,
     anchor_labels: Tensor,
     candidate_labels: Tensor,

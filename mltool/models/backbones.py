@@ -20,7 +20,7 @@ from mltool.files import safetensors_file
 logger = logging.getLogger(__name__)
 
 # Less than this share of a backbone's tensors found in the file is not a load but an accident.
-MOSTLY = 0.5
+LEAST_LOADED = 0.5
 
 
 class Pixels(nn.Module):
@@ -99,7 +99,7 @@ def interpolation(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadReport:
     """What a load of weights did, tensor by tensor."""
 
     loaded: tuple[str, ...]
@@ -107,7 +107,7 @@ class Loaded:
     unexpected: tuple[str, ...]
 
     @classmethod
-    def of(cls, own: Mapping, given: Mapping, fits: Mapping) -> "Loaded":
+    def compare(cls, own: Mapping, given: Mapping, fits: Mapping) -> "LoadReport":
         """Compare a model's tensor names with a file's; `fits` are those that were taken."""
         missing, unexpected = own.keys() - fits.keys(), given.keys() - fits.keys()
         return cls(tuple(sorted(fits)), tuple(sorted(missing)), tuple(sorted(unexpected)))
@@ -121,7 +121,7 @@ class Loaded:
         return ", ".join(parts)
 
 
-def load_weights(backbone: nn.Module, source: str, *, name: str) -> Loaded:
+def load_weights(backbone: nn.Module, source: str, *, name: str) -> LoadReport:
     """Fill a backbone from a file, or from timm's cache when `source` is `timm`.
 
     Keys may carry the prefixes `backbone.` or `module.`; a classifier head in
@@ -132,11 +132,11 @@ def load_weights(backbone: nn.Module, source: str, *, name: str) -> Loaded:
     state = {_plain(key): value for key, value in state.items()}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise InputError(f"{source}: there are NaN or infinite weights in it; use another file")
-    state = at_size(backbone, state)
+    state = resample_positions(backbone, state)
     own = backbone.state_dict()
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    report = Loaded.of(own, state, fits)
-    if len(fits) < MOSTLY * len(own):
+    report = LoadReport.compare(own, state, fits)
+    if len(fits) < LEAST_LOADED * len(own):
         raise InputError(f"{source}: these are not weights of {name}: {report}")
     backbone.load_state_dict(fits, strict=False)
     level = logging.WARNING if report.missing else logging.INFO
@@ -144,7 +144,7 @@ def load_weights(backbone: nn.Module, source: str, *, name: str) -> Loaded:
     return report
 
 
-def at_size(
+def resample_positions(
     backbone: nn.Module, state: dict[str, Tensor], *, prefix: str = ""
 ) -> dict[str, Tensor]:
     """`state` with a ViT's table of positions resampled for the image size of `backbone`."""

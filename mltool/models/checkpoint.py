@@ -11,8 +11,8 @@ from mltool.errors import InputError, UsageError
 from mltool.files import safetensors_file
 from mltool.files.history import check
 from mltool.models import spec as specs
-from mltool.models.backbones import MOSTLY, Loaded, at_size
-from mltool.models.embedder import Embedder, from_spec, multiply_adds, parameters
+from mltool.models.backbones import LEAST_LOADED, LoadReport, resample_positions
+from mltool.models.embedder import Embedder, count_multiply_adds, count_parameters, from_spec
 from mltool.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Checkpoint:
     history: tuple[dict, ...]
     digest: str
 
-    def model(self, spec: ModelSpec | None = None) -> Embedder:
+    def build_model(self, spec: ModelSpec | None = None) -> Embedder:
         """The model, rebuilt, in evaluation mode; `spec` may ask for another image size.
 
         Raises InputError when the tensors are not those that the spec describes.
@@ -44,7 +44,7 @@ class Checkpoint:
                 shell = from_spec(spec)
         except UsageError as error:
             raise InputError(f"{self.path}: its model cannot be built: {error}") from None
-        state = at_size(shell.backbone, self.state, prefix="backbone.")
+        state = resample_positions(shell.backbone, self.state, prefix="backbone.")
         check_state(shell, state, self.path)
         model = from_spec(spec)
         model.load_state_dict(state)
@@ -65,11 +65,11 @@ def write(
     Returns the digest.
     """
     arrays = to_arrays(state if state is not None else model.state_dict())
-    cost = {"parameters": parameters(model), "multiply_adds": multiply_adds(model)}
+    cost = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model)}
     if objective is not None:
         # what was learned; counters and memories are of the run and go with it
         arrays |= to_arrays(dict(objective.named_parameters()), OBJECTIVE)
-        cost["objective_parameters"] = parameters(objective)
+        cost["objective_parameters"] = count_parameters(objective)
     meta = {
         "format_version": FORMAT_VERSION,
         "spec": model.spec.to_dict(),
@@ -133,11 +133,11 @@ def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None
     Raises InputError when less than half of the model is found.
     """
     backbone = getattr(model, "backbone", model)
-    state = at_size(backbone, state, prefix="backbone.")
+    state = resample_positions(backbone, state, prefix="backbone.")
     own = model.state_dict()
     fits = {key: value for key, value in state.items() if _shape(own, key) == tuple(value.shape)}
-    report = Loaded.of(own, state, fits)
-    if len(fits) < MOSTLY * len(own):
+    report = LoadReport.compare(own, state, fits)
+    if len(fits) < LEAST_LOADED * len(own):
         raise InputError(f"{path}: does not fit the model: {report}")
     model.load_state_dict(fits, strict=False)
     logger.log(logging.WARNING if report.missing else logging.INFO, "%s: %s", path, report)

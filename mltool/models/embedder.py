@@ -16,7 +16,7 @@ from mltool.models import backbones, projections, stages
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
-Pixels = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
+ImageBatch = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
 
 
 class Embedder(nn.Module):
@@ -45,7 +45,9 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
-    def forward(self, images: Pixels, *, raw: bool = False, tap: StageHook | None = None) -> Tensor:
+    def forward(
+        self, images: ImageBatch, *, raw: bool = False, tap: StageHook | None = None
+    ) -> Tensor:
         """Embeddings [B, dim], float32; `raw` leaves them as long as they are.
 
         A `tap` listens at a stage, or replaces what comes by: no images are behind such values, so
@@ -56,7 +58,7 @@ class Embedder(nn.Module):
             vectors = self.after(self.penultimate(images, tap=tap)).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: Pixels, *, tap: StageHook | None = None) -> Tensor:
+    def penultimate(self, images: ImageBatch, *, tap: StageHook | None = None) -> Tensor:
         """Pooled features before the projection [B, C], not normalised."""
         if not isinstance(images, Tensor):
             assert tap is None, "maps of unequal sizes are no single tensor"
@@ -162,13 +164,13 @@ def _pooled_length(channels: int, pooling: str, crop: int) -> int:
     return channels * crop * crop if flat else channels
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """How many numbers are learned."""
     return sum(p.numel() for p in model.parameters())
 
 
 @torch.no_grad()
-def multiply_adds(model: Embedder) -> int:
+def count_multiply_adds(model: Embedder) -> int:
     """Multiply-adds of one image at the model's own size."""
     training = model.training
     blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)

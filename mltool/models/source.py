@@ -89,7 +89,7 @@ def open_model(
 def _from_checkpoint(path: str, image_size: int | None, resize: int | None) -> Source:
     found = checkpoint.read(path)
     spec = found.spec.resized(image_size, resize)
-    model = found.model(spec)
+    model = found.build_model(spec)
     changed: dict[str, object] = {}
     if spec != found.spec:
         changed = {"image_size": spec.crop, "resize": spec.resize}

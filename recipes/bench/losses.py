@@ -28,7 +28,7 @@ from pytorch_metric_learning.distances import DotProductSimilarity
 from torch import Tensor, nn
 
 from mltool import components
-from mltool.losses import of_labels
+from mltool.losses import pairs_from_labels
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench_losses.jsonl"
 DIM, CLASSES, IMAGES_PER_CLASS = 512, 512, 4
@@ -90,11 +90,11 @@ def our_step(case: str, rows: int, device: str) -> Step:
         unit = F.normalize(vectors, dim=1)
         if sides == "batchbatch":
             itself = torch.eye(rows, dtype=torch.bool, device=device)
-            pairs = of_labels(unit @ unit.T, labels, labels, exclude=itself)
+            pairs = pairs_from_labels(unit @ unit.T, labels, labels, exclude=itself)
         elif sides == "batchproxies":
-            pairs = of_labels(unit @ F.normalize(proxies, dim=1).T, labels, proxy_labels)
+            pairs = pairs_from_labels(unit @ F.normalize(proxies, dim=1).T, labels, proxy_labels)
         else:
-            pairs = of_labels(F.normalize(proxies, dim=1) @ unit.T, proxy_labels, labels)
+            pairs = pairs_from_labels(F.normalize(proxies, dim=1) @ unit.T, proxy_labels, labels)
         pairs = mine(pairs) if mine else pairs
         return loss(pairs, labels) if "labels" in declared.needs else loss(pairs)
 

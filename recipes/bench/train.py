@@ -26,7 +26,7 @@ from mltool.engine.objectives.objective import Supervised
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
 from mltool.engine.training import Plan, Runtime
-from mltool.losses import of_labels
+from mltool.losses import pairs_from_labels
 from mltool.models.embedder import Embedder, build
 
 RATES = OptimSettings("adamw", 1e-3, None, None, 1e-4, 0.9, "constant", 0.0)
@@ -79,7 +79,9 @@ def step(arch: str, size: int, batch: int, steps: int, rounds: int) -> None:
             for seen in load(images, batches, workers=0):
                 vectors = model(seen.images)
                 itself = torch.eye(len(vectors), dtype=torch.bool)
-                pairs = of_labels(vectors @ vectors.T, seen.labels, seen.labels, exclude=itself)
+                pairs = pairs_from_labels(
+                    vectors @ vectors.T, seen.labels, seen.labels, exclude=itself
+                )
                 loss = loss_of(pairs)
                 optimizer.zero_grad()
                 loss.backward()

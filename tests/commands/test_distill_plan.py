@@ -164,7 +164,7 @@ def test_cached_views_show_the_student_the_same_pixels(
     tmp_path: Path, teacher: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cached view of every crop is what the online teacher says of that very crop."""
-    online = checkpoint.read(str(teacher["t.safetensors"])).model()
+    online = checkpoint.read(str(teacher["t.safetensors"])).build_model()
     distances = []
     of_batch = CachedTeacher.of_batch
 

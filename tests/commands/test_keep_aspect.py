@@ -50,7 +50,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, views: Path, call: Call) -
 def test_vectors_are_those_of_single_images(teacher: dict[str, Path], views: Path) -> None:
     found = embeddings.read(str(teacher["vectors"]))
     assert json.loads(found.preprocess)["keep_aspect"] is True
-    model = checkpoint.read(str(teacher["model"])).model().eval()
+    model = checkpoint.read(str(teacher["model"])).build_model().eval()
     images = Images(image_lists.read(str(views)), model.spec, plain_view(model.spec), seed=0)
     shapes = set()
     for row, name in enumerate(images.manifest.names):

@@ -131,7 +131,7 @@ def killed_until_done(output: Path, *, kills: int, seed: int, seconds: float, **
         assert status in (-9, 0), message
         hits += status == -9
         if output.exists():  # whole or not at all
-            checkpoint.read(str(output)).model()
+            checkpoint.read(str(output)).build_model()
     child = Child(lambda: train(plan(**settings), runtime(output, **run_time)))
     status, message = child.wait()
     assert status == 0, message
@@ -232,7 +232,7 @@ def test_validation_keeps_the_best_epoch(tmp_path: Path) -> None:
     best = max(scores.values())
     given = plan(validate=True)
     images = given.validation.images
-    found = checkpoint.read(str(output)).model()
+    found = checkpoint.read(str(output)).build_model()
     vectors = matrix(
         found,
         images,

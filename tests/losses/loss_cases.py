@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 
 # hand-placed points on the unit circle; class 3 has a single member
 DEGREES = (0.0, 25.0, 70.0, 95.0, 110.0, 180.0, 200.0, 318.0)
@@ -30,13 +30,13 @@ def square() -> Pairs:
     labels = torch.tensor(LABELS)
     points = unit(DEGREES)
     itself = torch.eye(len(labels), dtype=torch.bool)
-    return of_labels(points @ points.T, labels, labels, exclude=itself)
+    return pairs_from_labels(points @ points.T, labels, labels, exclude=itself)
 
 
 def against_proxies() -> Pairs:
     """The points against one proxy per class."""
     sim = unit(DEGREES) @ unit(PROXY_DEGREES).T
-    return of_labels(sim, torch.tensor(LABELS), torch.arange(len(PROXY_DEGREES)))
+    return pairs_from_labels(sim, torch.tensor(LABELS), torch.arange(len(PROXY_DEGREES)))
 
 
 def positives(anchor: int) -> list[int]:
@@ -74,7 +74,7 @@ def random_proxies(count: int = 6, dim: int = 16, seed: int = 1) -> Tensor:
 def square_of(vectors: Tensor, labels: Tensor) -> Pairs:
     """A batch against itself."""
     itself = torch.eye(len(labels), dtype=torch.bool)
-    return of_labels(vectors @ vectors.T, labels, labels, exclude=itself)
+    return pairs_from_labels(vectors @ vectors.T, labels, labels, exclude=itself)
 
 
 def assert_same(ours: Tensor, theirs: Tensor, vectors: Tensor) -> None:

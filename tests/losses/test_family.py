@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mltool import components
 from mltool.components import Declared
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 
 NAMES = components.names("losses")
 CLASSES, DIM, ROWS = 4, 6, 12
@@ -89,7 +89,7 @@ def example(name: str, seed: int = 0, known: float = 1.0) -> Pairs:
     dropped = dropped.repeat_interleave(many, dim=1)
     if rows is columns:
         dropped.fill_diagonal_(True)
-    pairs = of_labels(rows @ columns.T, row_labels, column_labels, exclude=dropped)
+    pairs = pairs_from_labels(rows @ columns.T, row_labels, column_labels, exclude=dropped)
     return pairs._replace(sim=pairs.sim.clone().requires_grad_())
 
 

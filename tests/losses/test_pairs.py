@@ -5,34 +5,34 @@ import math
 import pytest
 import torch
 
-from mltool.losses import Pairs, distance, of_labels
+from mltool.losses import Pairs, distance, pairs_from_labels
 from mltool.losses._pairs import log_odds, log_one_plus_sum_exp, log_sum_exp, row_mean, softmax_loss
 
 SIM = torch.tensor([[0.5, -0.25, 1.0], [0.0, 0.75, -1.0]], dtype=torch.float64)
 
 
 def test_labels_become_weights() -> None:
-    pairs = of_labels(SIM, torch.tensor([4, 7]), torch.tensor([7, 4, 4]))
+    pairs = pairs_from_labels(SIM, torch.tensor([4, 7]), torch.tensor([7, 4, 4]))
     assert pairs.pos.tolist() == [[0, 1, 1], [1, 0, 0]]
     assert pairs.neg.tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 def test_unknown_labels_pair_with_nothing() -> None:
-    pairs = of_labels(SIM, torch.tensor([-1, 7]), torch.tensor([-1, 7, 4]))
+    pairs = pairs_from_labels(SIM, torch.tensor([-1, 7]), torch.tensor([-1, 7, 4]))
     assert pairs.pos.tolist() == [[0, 0, 0], [0, 1, 0]]
     assert pairs.neg.tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_excluded_pairs_do_not_exist() -> None:
     exclude = torch.tensor([[False, True, False], [True, False, False]])
-    pairs = of_labels(SIM, torch.tensor([4, 7]), torch.tensor([7, 4, 4]), exclude=exclude)
+    pairs = pairs_from_labels(SIM, torch.tensor([4, 7]), torch.tensor([7, 4, 4]), exclude=exclude)
     assert pairs.pos.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert pairs.neg.tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened(dtype: torch.dtype) -> None:
-    pairs = of_labels(SIM.to(dtype), torch.tensor([4, 7]), torch.tensor([7, 4, 4]))
+    pairs = pairs_from_labels(SIM.to(dtype), torch.tensor([4, 7]), torch.tensor([7, 4, 4]))
     assert {matrix.dtype for matrix in pairs} == {torch.float32}
 
 
@@ -80,7 +80,7 @@ def test_softmax_loss_is_cross_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 50 * torch.randn(7, 5, generator=generator, dtype=torch.float64)
     labels = torch.arange(7) % 5
-    pairs = of_labels(logits, labels, torch.arange(5))
+    pairs = pairs_from_labels(logits, labels, torch.arange(5))
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(softmax_loss(logits, pairs), expected)
 

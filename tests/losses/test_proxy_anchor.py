@@ -15,12 +15,12 @@ from loss_cases import (
 from pytorch_metric_learning import losses
 from torch import Tensor
 
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 from mltool.losses.proxy_anchor import proxy_anchor
 
 
 def on_anchors(vectors: Tensor, labels: Tensor, proxies: Tensor) -> Pairs:
-    return of_labels(proxies @ vectors.T, torch.arange(len(proxies)), labels)
+    return pairs_from_labels(proxies @ vectors.T, torch.arange(len(proxies)), labels)
 
 
 @pytest.mark.parametrize("average", ["present", "all"])

@@ -5,7 +5,7 @@ import torch
 from loss_cases import DEGREES, LABELS, assert_same, cosines, random_batch, random_proxies, unit
 from pytorch_metric_learning import losses, regularizers
 
-from mltool.losses import of_labels
+from mltool.losses import pairs_from_labels
 from mltool.losses.normalized_softmax import normalized_softmax
 from mltool.losses.soft_triple import SoftTriple
 
@@ -24,7 +24,7 @@ def test_is_the_equation() -> None:
             logits.append(20 * (soft - (0.01 if c == label else 0)))
         total -= math.log(math.exp(logits[label]) / sum(math.exp(z) for z in logits))
     classes = torch.arange(4).repeat_interleave(2)
-    pairs = of_labels(unit(DEGREES) @ unit(CENTERS).T, torch.tensor(LABELS), classes)
+    pairs = pairs_from_labels(unit(DEGREES) @ unit(CENTERS).T, torch.tensor(LABELS), classes)
     assert SoftTriple(centers=2)(pairs).item() == pytest.approx(total / len(LABELS))
 
 
@@ -47,7 +47,7 @@ def test_is_pml_with_its_regularizer() -> None:
     ).double()
     theirs.fc.data = proxies.detach().T.clone()
     loss = SoftTriple()
-    pairs = of_labels(vectors @ proxies.T, labels, torch.arange(6).repeat_interleave(10))
+    pairs = pairs_from_labels(vectors @ proxies.T, labels, torch.arange(6).repeat_interleave(10))
     ours = loss(pairs) + loss.regularizer(proxies)
     expected = theirs(vectors, labels)
     # PML holds the squared distances above 1e-5
@@ -58,7 +58,7 @@ def test_is_pml_with_its_regularizer() -> None:
 
 def test_one_center_without_margin_is_normalized_softmax() -> None:
     vectors, labels = random_batch()
-    pairs = of_labels(vectors @ random_proxies().T, labels, torch.arange(6))
+    pairs = pairs_from_labels(vectors @ random_proxies().T, labels, torch.arange(6))
     loss = SoftTriple(centers=1, margin=0.0)
     torch.testing.assert_close(loss(pairs), normalized_softmax(pairs))
     assert loss.regularizer(random_proxies()) == 0

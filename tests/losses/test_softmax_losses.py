@@ -20,7 +20,7 @@ from loss_cases import (
 from pytorch_metric_learning import losses
 from torch import Tensor, nn
 
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 from mltool.losses.arcface import arcface
 from mltool.losses.cosface import cosface
 from mltool.losses.normalized_softmax import normalized_softmax
@@ -102,20 +102,20 @@ def test_are_pml(
     proxies = random_proxies()
     vectors[0] = -proxies[labels[0]]  # at an angle of pi: ArcFace's continuation
     vectors.requires_grad_()
-    pairs = of_labels(vectors @ proxies.T, labels, torch.arange(len(proxies)))
+    pairs = pairs_from_labels(vectors @ proxies.T, labels, torch.arange(len(proxies)))
     assert_same(ours(pairs), pml(kind, proxies, **settings)(vectors, labels), vectors)
 
 
 def test_proxy_nca_pp_is_cross_entropy_over_eighteen_cosines() -> None:
     vectors, labels = random_batch()
     logits = vectors @ random_proxies().T
-    pairs = of_labels(logits, labels, torch.arange(6))
+    pairs = pairs_from_labels(logits, labels, torch.arange(6))
     torch.testing.assert_close(proxy_nca_pp(pairs), F.cross_entropy(18 * logits, labels))
 
 
 def test_arcface_falls_with_the_cosine_everywhere() -> None:
     cosine = torch.linspace(-1, 1, 2001, dtype=torch.float64)[:, None]
     sim = torch.cat([cosine, torch.zeros_like(cosine)], dim=1)
-    pairs = of_labels(sim, torch.zeros(2001, dtype=torch.long), torch.arange(2))
+    pairs = pairs_from_labels(sim, torch.zeros(2001, dtype=torch.long), torch.arange(2))
     values = torch.stack([arcface(Pairs(*(m[i : i + 1] for m in pairs))) for i in range(2001)])
     assert (values.diff() <= 0).all()

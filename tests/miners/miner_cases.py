@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 
 DIM = 5
 
@@ -19,4 +19,4 @@ def example(seed: int = 0, rows: int = 20, classes: int = 5) -> tuple[Tensor, Te
 def square_of(vectors: Tensor, labels: Tensor) -> Pairs:
     """A batch against itself."""
     itself = torch.eye(len(labels), dtype=torch.bool)
-    return of_labels(vectors @ vectors.T, labels, labels, exclude=itself)
+    return pairs_from_labels(vectors @ vectors.T, labels, labels, exclude=itself)

@@ -181,7 +181,9 @@ def test_positions_of_a_vit_are_resampled_for_another_size(tmp_path: Path) -> No
     given.set_input_size(img_size=(32, 32))  # timm's own way
     torch.testing.assert_close(net.pos_embed, given.pos_embed)
     table = {"pos_embed": torch.zeros(1, 1 + 3 * 5, net.pos_embed.shape[2])}
-    assert backbones.at_size(net, table) is table  # covers no square: left to be reported
+    assert (
+        backbones.resample_positions(net, table) is table
+    )  # covers no square: left to be reported
 
 
 def test_a_pickle_with_code_does_not_run(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_rebuilt_model_gives_the_same_bits(tiny, batch, path, arch, projecti
     model = model.to(memory_format=torch.channels_last).eval()
     checkpoint.write(path, model)
     found = checkpoint.read(path)
-    again = found.model().to(memory_format=torch.channels_last)
+    again = found.build_model().to(memory_format=torch.channels_last)
     assert not again.training
     assert again.spec == model.spec
     assert torch.equal(again(batch), model(batch))
@@ -102,7 +102,7 @@ def test_a_vit_can_be_asked_for_another_size(tiny, path) -> None:
     model = tiny("test_vit", image_size=64, resize=64)
     checkpoint.write(path, model)
     found = checkpoint.read(path)
-    small = found.model(found.spec.resized(32, None))
+    small = found.build_model(found.spec.resized(32, None))
     assert small.backbone.pos_embed.shape[1] < model.backbone.pos_embed.shape[1]
     assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
 
@@ -141,14 +141,14 @@ def test_a_damaged_description_is_an_input_error(tiny, path, changes: dict) -> N
     checkpoint.write(path, model)
     rewrite(path, spec=model.spec.to_dict() | changes)
     with pytest.raises(InputError, match=r"model\.safetensors"):
-        checkpoint.read(path).model()
+        checkpoint.read(path).build_model()
 
 
 def test_tensors_that_do_not_fit_are_named(tiny, path) -> None:
     checkpoint.write(path, tiny())
     rewrite(path, drop="after.bias")
     with pytest.raises(InputError, match=r"model\.safetensors.*after\.bias"):
-        checkpoint.read(path).model()
+        checkpoint.read(path).build_model()
 
 
 @pytest.mark.parametrize(

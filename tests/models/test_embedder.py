@@ -107,13 +107,13 @@ def test_costs(tiny) -> None:
 
     conv = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.Flatten(), nn.Linear(180, 7))
     conv.spec, conv.mean = Spec, torch.zeros(1)
-    assert embedder.parameters(conv) == 3 * 5 * 9 + 180 * 7 + 7
-    assert embedder.multiply_adds(conv) == 3 * 5 * 9 * 36 + 180 * 7
+    assert embedder.count_parameters(conv) == 3 * 5 * 9 + 180 * 7 + 7
+    assert embedder.count_multiply_adds(conv) == 3 * 5 * 9 * 36 + 180 * 7
     model = tiny()
     assert model.training
-    embedder.multiply_adds(model)
+    embedder.count_multiply_adds(model)
     assert model.training
-    assert embedder.multiply_adds(model.eval()) > 1e6
+    assert embedder.count_multiply_adds(model.eval()) > 1e6
     assert not model.training
 
 

@@ -30,7 +30,7 @@ def saved(tiny, tmp_path: Path) -> str:
 def test_a_checkpoint(saved: str, batch) -> None:
     source = opened(saved, image_size=None)
     found = checkpoint.read(saved)
-    assert torch.equal(source.model(batch), found.model()(batch))
+    assert torch.equal(source.model(batch), found.build_model()(batch))
     assert not source.model.training
     assert source.space == found.digest
     assert source.inputs == (("model", saved, found.digest),)

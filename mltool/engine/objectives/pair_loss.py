@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mltool import components
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 from mltool.models.proxies import Proxies
 
 Miner = Callable[[Pairs], Pairs]
@@ -88,7 +88,7 @@ def pairs_of(anchors: Side, candidates: Side) -> Pairs:
     if anchors is candidates:
         itself = torch.eye(len(anchors.labels), dtype=torch.bool, device=anchors.labels.device)
     sim = anchors.vectors @ candidates.vectors.T
-    pairs = of_labels(sim, anchors.labels, candidates.labels, exclude=itself)
+    pairs = pairs_from_labels(sim, anchors.labels, candidates.labels, exclude=itself)
     if anchors.weights is not None:
         return weighted(pairs, anchors.weights[:, None])
     if candidates.weights is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mltool.engine.objectives.pair_loss import Side, Term, pairs_of, weighted
 from mltool.errors import UsageError
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 from mltool.options.choices import Positives, pairing_of, parse_loss
 
 
@@ -96,7 +96,7 @@ class TeacherPairLoss(nn.Module):
         assert seen.teacher is not None
         itself = seen.rows[:, None] == seen.rows
         sim = anchors.vectors @ seen.teacher.T
-        pairs = of_labels(sim, seen.labels, seen.labels, exclude=itself)
+        pairs = pairs_from_labels(sim, seen.labels, seen.labels, exclude=itself)
         own = itself.to(sim.dtype)
         if self.positives == "class+self":
             pairs = pairs._replace(pos=pairs.pos + own)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mltool import components
 from mltool.engine.objectives.mixing import ITSELF, Mixture, draw, of_vectors
-from mltool.losses import Pairs, of_labels
+from mltool.losses import Pairs, pairs_from_labels
 from mltool.mixups import Mixup
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 0, 1])  # class 2 has one member, which has no positive
@@ -31,7 +31,9 @@ def units(rows: int = 8, dim: int = 5, *, seed: int = 0) -> Tensor:
 
 def square(vectors: Tensor | None = None) -> Pairs:
     vectors = units() if vectors is None else vectors
-    return of_labels(vectors @ vectors.T, LABELS, LABELS, exclude=torch.eye(8, dtype=torch.bool))
+    return pairs_from_labels(
+        vectors @ vectors.T, LABELS, LABELS, exclude=torch.eye(8, dtype=torch.bool)
+    )
 
 
 def drawn(settings: str = "", *, pairs: Pairs | None = None, seed: int = 0, **how) -> Mixture:
@@ -208,7 +210,7 @@ def test_similarities_are_those_of_mixed_vectors(kind: str) -> None:
     vectors = units().requires_grad_()
     ours, theirs = [], []
     for candidates in (vectors, units(8, seed=3).requires_grad_()):
-        pairs = of_labels(vectors @ candidates.T, LABELS, LABELS)
+        pairs = pairs_from_labels(vectors @ candidates.T, LABELS, LABELS)
         mixture = drawn(f"pairs={kind}", pairs=pairs)
         mixed = of_vectors(mixture, pairs.sim, candidates)
         wanted = by_hand(mixture, vectors, candidates)
