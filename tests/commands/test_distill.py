@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from forked_program import Program
 from typer.testing import Result
 
 from mltool.cli import app
@@ -19,6 +20,7 @@ from mltool.files import embeddings, safetensors_file
 from mltool.files.embeddings import Embeddings
 
 Run = Callable[..., subprocess.CompletedProcess]
+Start = Callable[..., Program]
 Call = Callable[..., Result]
 TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "-j", 0, "--threads", 1)
 SHORT = ("--epochs", 2, "-b", 20)
@@ -82,14 +84,13 @@ def test_the_history_says_how_to_do_it_again(
 
 
 def test_a_killed_lesson_is_resumed_to_the_same_bytes(
-    tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run
+    tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run, start: Start
 ) -> None:
     words = ["distill", photos, "-t", teacher["vectors"], *TINY, "--epochs", 60, "-b", 10]
     words += ["--mining", "hard", "--queries", 20, "--negatives", 2, "--save-every", 0.1]
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    command = [sys.executable, "-m", "mltool", *map(str, words), "-o", str(broken)]
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
-        process = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
+        process = start(*words, "-o", broken, "--resume")
         before = Path(f"{broken}.partial")
         mark = before.stat().st_mtime_ns if before.exists() else 0
         while not (before.exists() and before.stat().st_mtime_ns > mark):

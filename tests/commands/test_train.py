@@ -14,20 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from forked_program import Program
 
 from mltool.cli import app
 from mltool.files import embeddings, history
 from mltool.files.shards import read_many
 
 Run = Callable[..., subprocess.CompletedProcess]
+Start = Callable[..., Program]
 TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "--dim", 16, "-j", 0)
 
 NAMES = ("loss", "triplet", "proxy-anchor", "val/map@r")
-
-
-def start(*words: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mltool", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def temporaries(folder: Path) -> list[str]:
@@ -73,14 +70,14 @@ def test_resume_after_it_is_done_does_nothing(tmp_path: Path, photos: Path, run:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
-    tmp_path: Path, photos: Path, run: Run, number: int
+    tmp_path: Path, photos: Path, run: Run, start: Start, number: int
 ) -> None:
     words = ("train", photos, *TINY, "--epochs", 40, "-b", 20, "--save-every", 0.2)
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     process = start(*words, "-o", broken)
     while not Path(f"{broken}.partial").exists():
         time.sleep(0.05)
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
@@ -92,7 +89,9 @@ def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
     assert temporaries(tmp_path) == []
 
 
-def test_other_settings_are_refused_on_resume(tmp_path: Path, photos: Path, run: Run) -> None:
+def test_other_settings_are_refused_on_resume(
+    tmp_path: Path, photos: Path, run: Run, start: Start
+) -> None:
     out = tmp_path / "m.safetensors"
     words = ("train", photos, *TINY, "--epochs", 200, "-b", 20, "--save-every", 0.1, "-o", out)
     process = start(*words)
@@ -106,7 +105,7 @@ def test_other_settings_are_refused_on_resume(tmp_path: Path, photos: Path, run:
 
 @pytest.mark.parametrize("command", ["train", "embed"])
 def test_kill_at_random_moments_then_resume(
-    tmp_path: Path, photos: Path, model: Path, run: Run, command: str
+    tmp_path: Path, photos: Path, model: Path, run: Run, start: Start, command: str
 ) -> None:
     words: tuple[object, ...] = ("train", photos, *TINY, "--epochs", 30, "-b", 20)
     words += ("--save-every", 0.1)
