@@ -20,8 +20,7 @@ from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
 from mltool.engine.objectives.transfer import TransferTerm, is_transfer
 from mltool.engine.samplers import Neighborhoods, Sampler, Shuffled, Views
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher
-from mltool.engine.training import Plan
-from mltool.engine.validation import Validation
+from mltool.engine.training import Plan, Validation
 from mltool.errors import SkippedInputs, UsageError
 from mltool.exact.knn import Resources
 from mltool.files import atomic, history

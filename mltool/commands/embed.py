@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Augmentation, Images, default_workers, plain_view
-from mltool.engine.extract import blocks
+from mltool.engine.data import Augmentation, Images, plain_view
+from mltool.engine.extract import Extraction, embed_blocks
+from mltool.engine.loading import default_workers
 from mltool.engine.signals import watch
 from mltool.errors import Interrupted, SkippedInputs, UsageError
 from mltool.files import atomic, canonical_json, history
@@ -172,16 +173,14 @@ def _write(
     with writer, watch() as stop, Progress("embed", total, start=writer.rows_done) as bar:
         if writer.rows_done:
             logger.info("going on after %d of %d images", writer.rows_done, total)
-        for block in blocks(
-            model,
-            images,
-            range(writer.rows_done, total),
+        how = Extraction(
             batch_size=max(1, request.batch_size // request.views),
             workers=default_workers() if request.workers is None else request.workers,
             device=device,
             precision=precision,
-            views=request.views,
-        ):
+        )
+        rows = range(writer.rows_done, total)
+        for block in embed_blocks(model, images, rows, how, views=request.views):
             for reason in block.failures:
                 logger.warning("left out: %s", reason)
             writer.append(block.vectors, valid=block.kept)

@@ -8,8 +8,9 @@ import numpy as np
 
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, default_workers, plain_view
-from mltool.engine.extract import matrix
+from mltool.engine.data import Images, plain_view
+from mltool.engine.extract import Extraction, embed_rows
+from mltool.engine.loading import default_workers
 from mltool.files import history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
@@ -69,15 +70,14 @@ def open_images(texts: Sequence[str], request: QueryRequest) -> Queries:
     spec = source.model.spec
     precision = devices.precision(request.precision, device, training=False)
     workers = default_workers() if request.workers is None else request.workers
-    vectors = partial(
-        matrix,
-        source.model.to(device),
-        Images(manifest, spec, plain_view(spec), seed=0),
+    how = Extraction(
         batch_size=request.batch_size,
         workers=min(workers, len(manifest) // request.batch_size),
         device=device,
         precision=precision,
     )
+    images = Images(manifest, spec, plain_view(spec), seed=0)
+    vectors = partial(embed_rows, source.model.to(device), images, how)
     digest = manifest.digest()
     given = tuple((_as_option(option), path, of) for option, path, of in source.inputs)
     inputs = (*history.list_inputs("queries", texts, digest), *given)

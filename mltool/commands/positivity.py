@@ -10,7 +10,8 @@ from mltool import components
 from mltool.commands.training_setup import labelled
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Batch, Images, default_workers, load, plain_view
+from mltool.engine.data import Batch, Images, plain_view
+from mltool.engine.loading import default_workers, load
 from mltool.engine.mixed_positivity import as_text, measure
 from mltool.engine.objectives import mixing
 from mltool.engine.objectives.pair_loss import Term

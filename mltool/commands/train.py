@@ -16,8 +16,7 @@ from mltool.engine.objectives.distill import Distilled
 from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
 from mltool.engine.samplers import ClassBalanced, Sampler
-from mltool.engine.training import Plan
-from mltool.engine.validation import Validation
+from mltool.engine.training import Plan, Validation
 from mltool.errors import SkippedInputs
 from mltool.files import atomic, history
 from mltool.files.manifest import Manifest

@@ -7,23 +7,24 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import components, distributed
 from mltool.commands.request import RunRequest
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, default_workers, plain_view
+from mltool.engine.data import Images, plain_view
+from mltool.engine.extract import find_readable
+from mltool.engine.loading import default_workers
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced, Sampler, sizes
-from mltool.engine.training import Plan, Runtime
-from mltool.engine.validation import Validation, usable
+from mltool.engine.training import Plan, Runtime, Validation
 from mltool.errors import InputError, UsageError
 from mltool.files import history
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
 from mltool.models.embedder import Embedder, build, count_parameters
+from mltool.models.modes import has_batch_norm
 from mltool.models.spec import ModelSpec
 from mltool.retrieval.scoring import score
 
@@ -116,7 +117,7 @@ def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) ->
         return
     if maps is not None:
         raise UsageError(f"{maps} needs images of one size; add --augment crop")
-    if not request.freeze_bn and _has_batch_norm(model):
+    if not request.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "images of unequal sizes have no common batch statistics; add --freeze-bn "
             "or --augment crop"
@@ -126,14 +127,10 @@ def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) ->
 def refuse_single(request: RunRequest, model: Embedder, sampler: Sampler) -> None:
     """Raise UsageError where a process would normalise a single image by its own statistics."""
     alone = sampler.size // distributed.world() < 2
-    if alone and not request.freeze_bn and _has_batch_norm(model):
+    if alone and not request.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "one image has no batch statistics; raise --batch-size (-b) or add --freeze-bn"
         )
-
-
-def _has_batch_norm(model: Embedder) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def crop_of(request: RunRequest) -> int:
@@ -152,7 +149,7 @@ def readable(
     if request.on_bad_image == "error" or request.dry_run:
         return manifest, []
     images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
-    rows, reasons = usable(images, workers=workers(request), batch_size=64)
+    rows, reasons = find_readable(images, workers=workers(request), batch_size=64)
     for reason in reasons:
         logger.warning("left out: %s", reason)
     return manifest.take(rows).compact(), reasons

@@ -1,33 +1,24 @@
-"""From an image list to batches: decoding, caching, augmenting, in any number of processes."""
+"""From an image list to batches: decoding, caching, augmenting."""
 
 import copy
-import functools
 import hashlib
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mltool import components
 from mltool.engine.cache import PixelCache
-from mltool.engine.samplers import Batch as Rows
-from mltool.engine.signals import WATCHED
-from mltool.errors import InputError, ResourceError
+from mltool.engine.samplers import Rows
+from mltool.errors import InputError
 from mltool.files import crop_boxes, images
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import ImageBatch
 from mltool.models.spec import ModelSpec
-from mltool.processors import usable_cores
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
 
 Augmentation = Callable[[Tensor, Generator], Tensor]
@@ -171,100 +162,6 @@ def _weights(manifest: Manifest) -> np.ndarray | None:
     return weights
 
 
-def in_order(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterator[Rows]:
-    """The rows in batches of at most `batch_size` rows, each with its first `views` draws."""
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        yield [(row, view) for row in chosen for view in range(views)]
-
-
-def load(
-    dataset: Images, batches: Iterable[Rows], *, workers: int, stall_timeout: float = 600.0
-) -> Iterator[Batch]:
-    """Yield a batch for each list of (row, draw), in order, loaded by `workers` processes.
-
-    Raises InputError for an unreadable image (unless the dataset skips), ResourceError when no
-    batch comes for `stall_timeout` seconds or a loading process dies.
-    """
-    with warnings.catch_warnings():  # of more workers than cores: they were asked for
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        loader: DataLoader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_same,
-            worker_init_fn=functools.partial(_obey_the_parent, os.getpid()),
-            multiprocessing_context="fork" if workers else None,
-            timeout=stall_timeout if workers else 0,
-        )
-        with _signals_left_to_the_parent():
-            iterator = iter(loader)
-    with reporting_dead_loaders():
-        for batch in iterator:
-            if isinstance(batch, str):
-                raise InputError(batch)
-            yield batch
-
-
-@contextmanager
-def reporting_dead_loaders() -> Iterator[None]:
-    """Raise ResourceError when a loading process died or no batch came in time.
-
-    Torch tells of a death by a signal, so the error can come up anywhere in the parent: what works
-    on batches stands in such a block as well.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        torn = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
-        if not torn and not reason.startswith("DataLoader"):
-            raise  # a bug in a loader, with its traceback
-        reason = "a loading process died" if torn else reason
-        raise ResourceError(f"loading images stopped: {reason}; try fewer --workers") from None
-
-
-def _same(batch: list) -> list:
-    """No collating: `__getitems__` returns a whole batch (or a reason), not a list of items."""
-    return batch
-
-
-@contextmanager
-def _signals_left_to_the_parent() -> Iterator[None]:
-    """Processes forked in the block never see the signals by which a run is stopped.
-
-    The parent decides when to stop, but terminals, `timeout` and Slurm signal whole groups.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _obey_the_parent(parent: int, worker: int) -> None:
-    """Let this process end when its parent, and nobody else, sends SIGTERM or is gone."""
-    # errors of loading travel to the parent; a batch that nobody takes any more is none
-    sys.excepthook = lambda kind, error, trace: None
-    if hasattr(signal, "sigtimedwait"):
-        threading.Thread(target=_wait_for_the_end, args=[parent], daemon=True).start()
-    else:  # macOS cannot tell who sent it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def _wait_for_the_end(parent: int) -> None:
-    while os.getppid() == parent:  # torch asks too, but misses a death before its first look
-        sent = signal.sigtimedwait({signal.SIGTERM}, 5.0)
-        if sent is not None and sent.si_pid == parent:
-            break
-    os._exit(0)
-
-
 def _seed(seed: int, name: bytes, draw: int) -> int:
     key = b"%d %d %s" % (seed, draw, name)
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
-
-
-def default_workers() -> int:
-    """Loading processes for this machine: its usable cores, four at most."""
-    return min(4, usable_cores())

@@ -72,3 +72,9 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which networks compute in bf16 or fp16, if `precision` says so."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, half, enabled=half is not None)

@@ -1,6 +1,7 @@
 """From images to vectors, batch by batch, with bounded memory."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine.data import Images, in_order, load, reporting_dead_loaders
+from mltool.engine.data import Images
+from mltool.engine.device import autocast
+from mltool.engine.ema import Ema
+from mltool.engine.loading import in_order, load, report_dead_loaders
 from mltool.models.embedder import ImageBatch
+from mltool.models.modes import switch_to_eval
 from mltool.models.spec import ModelSpec
 
 # Batches below this many images may round differently from larger ones, so that a shard's last
 # rows would differ from the whole's; they are filled up with copies.
 LEAST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How images are embedded: batches of `batch_size`, loaded by `workers` processes."""
+
+    batch_size: int
+    workers: int
+    device: torch.device
+    precision: str  # fp32, bf16 or fp16; vectors are float32 in any case
 
 
 @dataclass(frozen=True)
@@ -26,38 +41,25 @@ class Block:
     failures: tuple[str, ...]
 
 
-def blocks(
-    model: nn.Module,
-    images: Images,
-    rows: Sequence[int],
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    precision: str,
-    views: int = 1,
+def embed_blocks(
+    model: nn.Module, images: Images, rows: Sequence[int], how: Extraction, *, views: int = 1
 ) -> Iterator[Block]:
-    """Yield the embeddings of `rows` in order, one block per batch of `batch_size` rows.
+    """Yield the embeddings of `rows` in order, one block per batch.
 
-    Of more than one view, a row holds those of its image's first draws one after the other.
-    `model` maps uint8 [B, 3, H, W] to [B, D] and is put into evaluation mode. `precision` is
-    fp32, bf16 or fp16; vectors are float32 in any case. Raises InputError for an unreadable image
-    unless `images` skips them.
+    With several views, a row holds the vectors of its image's first draws one after the other.
+    `model` maps uint8 [B, 3, H, W] to [B, D] and is put into evaluation mode. Raises InputError
+    for an unreadable image unless `images` skips them.
     """
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     model.eval()
-    loaded = load(images, in_order(rows, batch_size, views=views), workers=workers)
-    with reporting_dead_loaders():
-        for items, batch in zip(in_order(rows, batch_size), loaded, strict=True):
+    loaded = load(images, in_order(rows, how.batch_size, views=views), workers=how.workers)
+    with report_dead_loaders():
+        for items, batch in zip(in_order(rows, how.batch_size), loaded, strict=True):
             kept = np.isin([row for row, _ in items], batch.rows.numpy())
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, half, enabled=half is not None),
-            ):
-                vectors = _embed(model, batch.to(device).images)
+            with torch.inference_mode(), autocast(how.device, how.precision):
+                vectors = _embed(model, batch.to(how.device).images)
             filled = np.zeros((len(items), views * vectors.shape[1]), np.float32)
-            found = vectors[: len(batch.rows)].float().cpu().numpy()
-            filled[kept] = found.reshape(-1, filled.shape[1])
+            readable = vectors[: len(batch.rows)].float().cpu().numpy()
+            filled[kept] = readable.reshape(-1, filled.shape[1])
             yield Block(filled, kept, tuple(dict(batch.failures).values()))
 
 
@@ -73,29 +75,42 @@ def _embed(model: nn.Module, images: ImageBatch) -> Tensor:
     return model(images[torch.arange(LEAST_BATCH, device=images.device) % len(images)])
 
 
-def matrix(
-    model: nn.Module,
-    images: Images,
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    precision: str,
-    rows: Sequence[int] | None = None,
+def embed_rows(
+    model: nn.Module, images: Images, how: Extraction, *, rows: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Embeddings [N, D] of all or some rows; under torchrun each rank embeds its part of them."""
+    """Return the embeddings [N, D] of all rows or some; each rank embeds an equal part of them."""
     rows = range(len(images.manifest)) if rows is None else rows
     size = -(-len(rows) // distributed.world())
-    mine = rows[distributed.rank() * size : (distributed.rank() + 1) * size]
-    found = blocks(
-        model,
-        images,
-        mine,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
-    )
-    parts = [block.vectors for block in found]
-    own = np.concatenate(parts) if parts else None
-    return np.concatenate([part for part in distributed.gather_objects(own) if part is not None])
+    rows_of_rank = rows[distributed.rank() * size : (distributed.rank() + 1) * size]
+    parts = [block.vectors for block in embed_blocks(model, images, rows_of_rank, how)]
+    joined = np.concatenate(parts) if parts else None
+    return np.concatenate([part for part in distributed.gather_objects(joined) if part is not None])
+
+
+def embed_in_training(
+    model: nn.Module,
+    images: Images,
+    how: Extraction,
+    *,
+    rows: Sequence[int] | None = None,
+    ema: Ema | None = None,
+) -> np.ndarray:
+    """Return the vectors [N, D] of a model in training, which goes on as if nothing had happened.
+
+    All ranks get the same, by the statistics of rank 0; with `ema` the averaged weights are used.
+    """
+    distributed.broadcast_buffers(model)
+    averaged = ema.applied(model) if ema is not None else nullcontext()
+    with switch_to_eval(model), averaged:
+        return embed_rows(model, images, how, rows=rows)
+
+
+def find_readable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
+    """Return the rows whose images can be read, and the reasons why the others cannot."""
+    batches = in_order(range(len(images.manifest)), batch_size)
+    readable: list[Tensor] = []
+    reasons: list[str] = []
+    for batch in load(images, batches, workers=workers):
+        readable.append(batch.rows)
+        reasons += [reason for _, reason in batch.failures]
+    return torch.cat(readable).numpy() if readable else np.empty(0, np.int64), reasons

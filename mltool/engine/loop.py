@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mltool import distributed
 from mltool.engine import optim as optimizers
 from mltool.engine.data import Batch
+from mltool.engine.device import autocast
 from mltool.engine.ema import Ema
 from mltool.engine.log import Log
 from mltool.engine.optim import OptimSettings
@@ -163,7 +164,6 @@ class _Stepper:
 
     def __init__(self, run: Run, settings: LoopSettings) -> None:
         self.run, self.settings = run, settings
-        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
         self.parameters = [p for g in run.optimizer.param_groups for p in g["params"]]
         self.collapsed_steps = 0
         self.vectors: Tensor | None = None  # the first of a step: those of its main batch
@@ -194,7 +194,7 @@ class _Stepper:
         return values
 
     def _embed(self, images: Tensor, **how: object) -> Tensor:
-        with torch.autocast(self.run.device.type, self.half, enabled=self.half is not None):
+        with autocast(self.run.device, self.settings.precision):
             vectors = self.run.model(images, **how)
         if self.vectors is None:
             self.vectors = vectors.detach()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mltool import distributed
 from mltool.engine.data import Images
-from mltool.engine.samplers import Batch, apart
+from mltool.engine.samplers import Rows, prime_stride
 from mltool.engine.teachers import CachedTeacher
 from mltool.errors import InputError, UsageError
 
@@ -162,7 +162,7 @@ class TupleBatches:
         self.tuples, self.whole = tuples, whole
         self.per_batch = per_batch
         self.length = 2 + tuples.settings.negatives if whole else 1
-        self.stride = apart(self.length)
+        self.stride = prime_stride(self.length)
 
     @property
     def size(self) -> int:
@@ -178,7 +178,7 @@ class TupleBatches:
         """A batch in words."""
         return f"{self.per_batch} x {self.length}" if self.whole else f"{self.per_batch} anchor"
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step of the epoch that the tuples are of."""
         numbers = range(step * self.per_batch, (step + 1) * self.per_batch)
         draws = [epoch * len(self.tuples) + number for number in numbers]

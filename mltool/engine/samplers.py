@@ -15,7 +15,7 @@ import numpy as np
 
 from mltool.errors import InputError, UsageError
 
-Batch = list[tuple[int, int]]
+Rows = list[tuple[int, int]]  # (row of the image list, draw)
 
 
 class Sampler(Protocol):
@@ -31,7 +31,7 @@ class Sampler(Protocol):
         """Images per batch, over all ranks."""
         ...
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step; each rank takes an equal part, in order."""
         ...
 
@@ -45,10 +45,10 @@ def _shuffled(count: int, *key: int) -> np.ndarray:
     return np.random.default_rng(list(key)).permutation(count)
 
 
-def apart(size: int) -> int:
-    """How far the draws of consecutive groups of `size` lie apart: a prime, 97 at least.
+def prime_stride(size: int) -> int:
+    """Return the least prime from `size` and 97 on, the step between draws of groups of `size`.
 
-    So every place in a group sees in turn all views of a teacher that has fewer.
+    Being prime, it takes every position of a group through all views of a teacher in turn.
     """
     distance = max(size, 97)
     while any(distance % divisor == 0 for divisor in range(2, math.isqrt(distance) + 1)):
@@ -117,7 +117,7 @@ class ClassBalanced:
         """A batch in words."""
         return f"{self.classes_per_batch} x {self.images_per_class}"
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step."""
         groups = len(self.members) // self.classes_per_batch
         visit, group = divmod(epoch * self.steps + step, groups)
@@ -126,7 +126,7 @@ class ClassBalanced:
         chosen = classes[start : start + self.classes_per_batch]
         return [pair for c in chosen for pair in self._images(int(c), visit)]
 
-    def _images(self, number: int, visit: int) -> Batch:
+    def _images(self, number: int, visit: int) -> Rows:
         """K images of one class at its visit-th turn."""
         rows, wanted = self.members[number], self.images_per_class
         if len(rows) < wanted:
@@ -165,7 +165,7 @@ class Shuffled:
         """A batch in words."""
         return f"{self.size} random"
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step."""
         order = _shuffled(self.images, self.seed, epoch)
         return [(int(row), epoch) for row in order[step * self.size : (step + 1) * self.size]]
@@ -202,7 +202,7 @@ class Neighborhoods:
             )
         self.images, self.each, self.seed, self.find = images, each, seed, find
         self.size = queries * each
-        self.stride = apart(self.size)
+        self.stride = prime_stride(self.size)
 
     @functools.cached_property
     def nearest(self) -> np.ndarray:
@@ -218,7 +218,7 @@ class Neighborhoods:
         """A batch in words."""
         return f"{self.size // self.each} x {self.each} near"
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step."""
         number, queries = epoch * self.steps + step, self.size // self.each
         deal, hand = divmod(number, self.images // queries)
@@ -248,7 +248,7 @@ class Views:
         """A batch in words."""
         return f"{self.views} views of {self.sampler.summary()}"
 
-    def batch(self, epoch: int, step: int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Rows:
         """The batch of one step."""
         items, count = self.sampler.batch(epoch, step), self.views
         return [(row, draw * count + view) for view in range(count) for row, draw in items]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mltool.engine.data import Batch
+from mltool.engine.device import autocast
 from mltool.errors import InputError
 from mltool.files import canonical_json, embeddings, history, safe_h5, shards
 from mltool.files.concatenated_rows import ConcatenatedRows, release
@@ -130,8 +131,7 @@ class OnlineTeacher:
         self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
         self.inputs, self.history = _as_teacher(source.inputs), source.history
         self.listener = FeatureHooks(self._model, stages) if stages is not None else None
-        self._device = device
-        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._device, self._precision = device, precision
 
     def of_batch(self, batch: Batch) -> Tensor:
         """Vectors [B, dim] of the images of a batch."""
@@ -141,8 +141,7 @@ class OnlineTeacher:
             images = functional.interpolate(
                 images.float(), (size, size), mode="bilinear", antialias=True
             )
-        enabled = self._half is not None
-        with torch.no_grad(), torch.autocast(self._device.type, self._half, enabled=enabled):
+        with torch.no_grad(), autocast(self._device, self._precision):
             vectors = self._model(images, raw=True)
         return functional.normalize(vectors) if self.metric == "cosine" else vectors
 

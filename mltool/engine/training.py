@@ -8,26 +8,26 @@ from pathlib import Path
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
 from mltool.engine import loop, optim, run_state
-from mltool.engine.data import Batch, Images, load, reporting_dead_loaders
+from mltool.engine.data import Batch, Images
 from mltool.engine.ema import Ema
+from mltool.engine.extract import Extraction, embed_in_training
+from mltool.engine.loading import load, report_dead_loaders
 from mltool.engine.log import Log
 from mltool.engine.loop import Counters, LoopSettings, Run
 from mltool.engine.mining import EmbedRows, Mining
 from mltool.engine.optim import OptimSettings
 from mltool.engine.run_state import Identity
-from mltool.engine.samplers import Batch as Rows
-from mltool.engine.samplers import Sampler
+from mltool.engine.samplers import Rows, Sampler
 from mltool.engine.signals import watch
-from mltool.engine.validation import Validation, embedded
 from mltool.errors import InputError, NumericError
 from mltool.files import atomic
 from mltool.files.history import History
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder
+from mltool.models.modes import has_batch_norm
 from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,16 @@ class Runtime:
     log: str | None
     workers: int
     device: torch.device
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Data that decides which epoch's weights are kept; never the test data."""
+
+    images: Images
+    select: str
+    batch_size: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def _fit(plan: Plan, runtime: Runtime, identity: Identity) -> dict[str, Tensor]:
         )
     done = run.counters.epoch * plan.sampler.steps + run.counters.step
     log_path = runtime.log if distributed.rank() == 0 else None
-    with watch() as stop, reporting_dead_loaders(), Log(log_path, after_step=done) as log:
+    with watch() as stop, report_dead_loaders(), Log(log_path, after_step=done) as log:
         loop.fit(
             run,
             steps=plan.sampler.steps,
@@ -196,15 +206,8 @@ def _embedder(plan: Plan, runtime: Runtime, run: Run) -> EmbedRows:
     """The present model as a function from rows of the image list to vectors."""
     assert plan.mining is not None
     images = plan.mining.images
-    return lambda rows: embedded(
-        run.model,
-        images,
-        batch_size=MINING_BATCH,
-        workers=runtime.workers,
-        device=runtime.device,
-        precision=plan.loop.precision,
-        rows=rows,
-    )
+    how = Extraction(MINING_BATCH, runtime.workers, runtime.device, plan.loop.precision)
+    return lambda rows: embed_in_training(run.model, images, how, rows=rows)
 
 
 class _Keeper:
@@ -246,17 +249,10 @@ def _validator(plan: Plan, runtime: Runtime, run: Run, log: Log) -> Callable[[],
     if validation is None:
         return None
     manifest = validation.images.manifest
+    how = Extraction(validation.batch_size, runtime.workers, runtime.device, validation.precision)
 
     def validate() -> float:
-        vectors = embedded(
-            run.model,
-            validation.images,
-            batch_size=validation.batch_size,
-            workers=runtime.workers,
-            device=runtime.device,
-            precision=validation.precision,
-            ema=run.ema,
-        )
+        vectors = embed_in_training(run.model, validation.images, how, ema=run.ema)
         figures = score(
             vectors,
             manifest.labels,
@@ -280,7 +276,7 @@ def _synchronise_statistics(model: nn.Module, device: torch.device) -> None:
     """Let batch normalisation see the batches of all GPUs; on a CPU say that it cannot."""
     if device.type == "cuda":
         convert_sync_batchnorm(model)  # timm's: torch's drops the activation of a fused layer
-    elif distributed.rank() == 0 and any(isinstance(m, _BatchNorm) for m in model.modules()):
+    elif distributed.rank() == 0 and has_batch_norm(model):
         logger.warning(
             "batch normalisation sees each process's own part of the batch, so the result differs "
             "from one process's; --freeze-bn avoids that"

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mltool import components
 from mltool.errors import UsageError
 from mltool.models import backbones, projections, stages
+from mltool.models.modes import keep_statistics, switch_to_eval
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
@@ -54,7 +55,7 @@ class Embedder(nn.Module):
         the statistics of batch normalisation are not moved by them.
         """
         made_up = tap is not None and tap.replacement is not None
-        with stages.kept_statistics(self) if made_up else nullcontext():
+        with keep_statistics(self) if made_up else nullcontext():
             vectors = self.after(self.penultimate(images, tap=tap)).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
@@ -76,7 +77,7 @@ class Embedder(nn.Module):
             return self._maps(tap.through(images))
         if tap.stage == stages.LAST:
             return tap.through(self._maps(images)) if tap.replacement is None else tap.replacement
-        with stages.tapped(self.backbone, tap):
+        with stages.attach(self.backbone, tap):
             return self._maps(images)
 
 
@@ -147,15 +148,15 @@ def build(
 
 @torch.no_grad()
 def _check_takes_any_shape(model: Embedder) -> None:
-    spec, training = model.spec, model.training
+    spec = model.spec
     try:
-        model.eval()(torch.zeros(1, 3, spec.crop, max(1, spec.crop * 3 // 4)))
+        with switch_to_eval(model):
+            model(torch.zeros(1, 3, spec.crop, max(1, spec.crop * 3 // 4)))
     except (AssertionError, RuntimeError):  # timm's own, in words of its own
         raise UsageError(
             f"{spec.backbone} takes images of one shape only; leave out --keep-aspect or use a "
             "convolutional --arch"
         ) from None
-    model.train(training)
 
 
 def _pooled_length(channels: int, pooling: str, crop: int) -> int:
@@ -172,11 +173,9 @@ def count_parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def count_multiply_adds(model: Embedder) -> int:
     """Multiply-adds of one image at the model's own size."""
-    training = model.training
     blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
-    with FlopCounterMode(display=False) as counter:
-        model.eval()(blank)
-    model.train(training)
+    with switch_to_eval(model), FlopCounterMode(display=False) as counter:
+        model(blank)
     return counter.get_total_flops() // 2
 
 

@@ -1,19 +1,21 @@
-"""Feature maps and pooled features, taken from the very pass that makes the embeddings."""
+"""Feature maps and pooled features, read from the same forward pass that makes the embeddings."""
 
 import torch
 from torch import Tensor
 
 from mltool.errors import UsageError
 from mltool.models.embedder import Embedder
+from mltool.models.modes import switch_to_eval
 
 STAGES = 4  # the last feature maps of a network that are compared unless told otherwise
 
 
 class FeatureHooks:
-    """Keeps the last `stages` feature maps and the pooled features of a model's latest pass.
+    """The last `stages` feature maps and the pooled features of a model's latest forward pass.
 
     `maps` are tensors [B, C, H, W], `pooled` is [B, C]; `channels` and `pooled_dim` are their
-    depths. The model works as before. Raises UsageError for a network without so many stages.
+    depths. What the model returns stays the same. Raises UsageError for a network without so many
+    stages.
     """
 
     def __init__(self, model: Embedder, stages: int) -> None:
@@ -22,23 +24,22 @@ class FeatureHooks:
         self._backbone, self._stages = model.backbone, stages
         if stages:
             self._check()
-            # the pass goes through timm's other entrance, which gives the stages besides
+            # timm's forward_intermediates returns the same last maps, and those of the stages
             model.backbone.forward_features = self._forward  # type: ignore[assignment]
         model.after.register_forward_pre_hook(self._keep)
-        size, training = model.spec.crop, model.training
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, size, size, device=model.mean.device))
-        model.train(training)
+        size = model.spec.crop
+        with torch.no_grad(), switch_to_eval(model):
+            model(torch.zeros(1, 3, size, size, device=model.mean.device))
         self.channels = tuple(maps.shape[1] for maps in self.maps)
         self.pooled_dim = self.pooled.shape[1]
 
     def _check(self) -> None:
         name = type(self._backbone).__name__
-        known = len(getattr(self._backbone, "feature_info", ()))
+        stages = len(getattr(self._backbone, "feature_info", ()))
         if not hasattr(self._backbone, "forward_intermediates"):
             raise UsageError(f"{name} does not give its feature maps; use another --arch")
-        if known < self._stages:
-            raise UsageError(f"{name} has {known} stages; lower --stages {self._stages}")
+        if stages < self._stages:
+            raise UsageError(f"{name} has {stages} stages; lower --stages {self._stages}")
 
     def _forward(self, images: Tensor) -> Tensor:
         last, self.maps = self._backbone.forward_intermediates(  # type: ignore[operator]

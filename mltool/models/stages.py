@@ -1,24 +1,25 @@
-"""Listening to a network at a stage, and entering it there with other values."""
+"""Hooks at the stages of a network: read the activations that pass, or replace them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool.components import suggest
 from mltool.errors import UsageError
+from mltool.models.modes import switch_to_eval
 
 INPUT, LAST = "input", "last"  # the images, and the feature maps before the pooling
 
 
 @dataclass
 class StageHook:
-    """A place in the network: `input`, a stage of the backbone by timm's name, or `last`.
+    """A hook at one stage: `input`, a stage of the backbone by timm's name, or `last`.
 
-    A pass with a tap leaves in `seen` what came by. With `replacement` the forward pass continues
-    from these activations, any number of rows; pass one dummy image then, only its size is used.
+    A forward pass leaves the activations of the stage in `seen`. With `replacement` the pass
+    continues from these activations instead, any number of rows; the images of such a pass count
+    by their size alone, so a single blank one will do.
     """
 
     stage: str
@@ -26,65 +27,50 @@ class StageHook:
     seen: Tensor | None = None
 
     def through(self, values: Tensor) -> Tensor:
-        """What goes on behind the tap, when `values` come."""
+        """Keep the activations `values` and return those with which the pass continues."""
         self.seen = values
         return values if self.replacement is None else self.replacement
 
 
 def names(backbone: nn.Module) -> list[str]:
-    """The stages of a network where a single tensor comes by, from the images on."""
+    """List the stages of a network that pass a single tensor on, from the images on."""
     infos = getattr(backbone, "feature_info", [])
     return [INPUT, *(str(info["module"]) for info in infos), LAST]
 
 
 def check(backbone: nn.Module, stage: str) -> None:
     """Raise UsageError for a stage that the network does not have."""
-    known = names(backbone)
-    if stage not in known:
-        near = suggest(stage, known)
+    stages = names(backbone)
+    if stage not in stages:
+        near = suggest(stage, stages)
         raise UsageError(
-            f"the network has no stage {stage!r}{near} (there are: {', '.join(known)})"
+            f"the network has no stage {stage!r}{near} (there are: {', '.join(stages)})"
         )
 
 
 @contextmanager
-def tapped(backbone: nn.Module, tap: StageHook) -> Iterator[None]:
-    """In the block `tap` stands at its stage inside the backbone.
+def attach(backbone: nn.Module, hook: StageHook) -> Iterator[None]:
+    """Attach a hook to its stage inside the backbone for the block.
 
-    When it replaces what comes by, the layers before it work in evaluation mode: the image they
-    see must not move their statistics.
+    With a replacement the layers before the stage work in evaluation mode: the blank image that
+    they see must not move their running statistics.
     """
-    check(backbone, tap.stage)
+    check(backbone, hook.stage)
     modes = {module: module.training for module in backbone.modules()}
 
-    def restore() -> None:
-        for module, training in modes.items():
-            module.training = training
-
-    def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
+    def on_stage(module: nn.Module, inputs: tuple, output: object) -> Tensor:
         if not isinstance(output, Tensor):
-            raise UsageError(f"stage {tap.stage} gives no single tensor; use another one")
-        restore()
-        return tap.through(output)
+            raise UsageError(f"stage {hook.stage} gives no single tensor; use another one")
+        for each, training in modes.items():  # the layers behind the stage train again
+            each.training = training
+        return hook.through(output)
 
-    handle = backbone.get_submodule(tap.stage).register_forward_hook(hook)
+    handle = backbone.get_submodule(hook.stage).register_forward_hook(on_stage)
     try:
-        if tap.replacement is not None:
-            backbone.eval()
-        yield
+        if hook.replacement is None:
+            yield
+        else:
+            with switch_to_eval(backbone):
+                yield
     finally:
         handle.remove()
-        restore()
-
-
-@contextmanager
-def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """In the block batch normalisation uses the statistics of the batch, but remembers none."""
-    momenta = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm)}
-    try:
-        for module in momenta:
-            module.momentum = 0.0
-        yield
-    finally:
-        for module, momentum in momenta.items():
-            module.momentum = momentum

@@ -17,7 +17,8 @@ import torch
 from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device
-from mltool.engine.data import Images, load
+from mltool.engine.data import Images
+from mltool.engine.loading import load
 from mltool.files import embeddings
 from mltool.files.lists.image_lists import read
 from mltool.models.source import open_model

@@ -20,7 +20,8 @@ from PIL import Image
 from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import training
-from mltool.engine.data import Images, load
+from mltool.engine.data import Images
+from mltool.engine.loading import load
 from mltool.engine.loop import LoopSettings
 from mltool.engine.objectives.objective import Supervised
 from mltool.engine.optim import OptimSettings

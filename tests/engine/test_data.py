@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from mltool import components
-from mltool.engine import data
-from mltool.engine.data import Batch, Images, load
+from mltool.engine import data, loading
+from mltool.engine.data import Batch, Images
+from mltool.engine.loading import load
 from mltool.errors import InputError, ResourceError
 from mltool.files.manifest import Manifest, StringArray
 from mltool.models.spec import ModelSpec
@@ -207,7 +208,7 @@ def test_a_loader_that_dies_while_the_parent_computes(photos: Manifest) -> None:
             for _ in range(500):  # torch's word of the death comes here, not in the loading
                 time.sleep(0.01)
 
-    with pytest.raises(ResourceError, match="fewer --workers"), data.reporting_dead_loaders():
+    with pytest.raises(ResourceError, match="fewer --workers"), loading.report_dead_loaders():
         compute()
 
 
@@ -222,7 +223,7 @@ def test_a_stalled_loader_is_a_resource_error(photos: Manifest) -> None:
 def test_a_batch_torn_by_a_death_is_a_resource_error(error: Exception) -> None:
     with (
         pytest.raises(ResourceError, match="a loading process died"),
-        data.reporting_dead_loaders(),
+        loading.report_dead_loaders(),
     ):
         raise error
 
@@ -252,7 +253,7 @@ def test_a_loader_whose_parent_is_gone_ends() -> None:
     """Even when it died before torch's own look-out began."""
 
     def orphan() -> None:
-        data._obey_the_parent(2**22 + 1, 0)  # no process has this number
+        loading._exit_with_parent(2**22 + 1, 0)  # no process has this number
         time.sleep(30)
         raise AssertionError
 
@@ -265,8 +266,8 @@ def signal_from_elsewhere(pid: int, number: int) -> None:
 
 
 def test_workers_by_default() -> None:
-    assert 1 <= data.default_workers() <= 4
-    assert data.default_workers() <= usable_cores()
+    assert 1 <= loading.default_workers() <= 4
+    assert loading.default_workers() <= usable_cores()
 
 
 def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) -> None:

@@ -7,8 +7,9 @@ import pytest
 import tiny_runs
 import torch
 
-from mltool.engine.data import Images, load
-from mltool.engine.extract import Block, blocks, matrix
+from mltool.engine.data import Images
+from mltool.engine.extract import Block, Extraction, embed_blocks, embed_rows
+from mltool.engine.loading import load
 from mltool.errors import InputError
 from mltool.files.manifest import StringArray
 from mltool.models.embedder import Embedder
@@ -37,8 +38,13 @@ def expected(model: Embedder, images: Images) -> np.ndarray:
 
 
 def extract(model, images: Images, rows: range = range(25), **changes) -> list[Block]:
+    views = changes.pop("views", 1)
+    return list(embed_blocks(model, images, rows, how(**changes), views=views))
+
+
+def how(**changes) -> Extraction:
     settings = {"batch_size": 8, "workers": 0, "device": CPU, "precision": "fp32"}
-    return list(blocks(model, images, rows, **settings | changes))
+    return Extraction(**settings | changes)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 16, 100])
@@ -97,8 +103,8 @@ def test_unreadable_images_are_left_out_or_stop(model, images, expected) -> None
     assert all(f"/no/{row}.png" in reason for row, reason in zip(bad, reasons, strict=True))
 
 
-def test_matrix_is_all_blocks_at_once(model, images, expected) -> None:
-    found = matrix(model, images, batch_size=7, workers=0, device=CPU, precision="fp32")
+def test_embed_rows_is_all_blocks_at_once(model, images, expected) -> None:
+    found = embed_rows(model, images, how(batch_size=7))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -128,6 +134,5 @@ def test_an_unreadable_image_lacks_all_its_views_and_is_told_once(model) -> None
 
 def test_some_rows_in_any_order(model, images, expected) -> None:
     rows = [7, 3, 3, 24]
-    settings = {"batch_size": 3, "workers": 0, "device": CPU, "precision": "fp32"}
-    found = matrix(model, images, rows=rows, **settings)
+    found = embed_rows(model, images, how(batch_size=3), rows=rows)
     np.testing.assert_allclose(found, expected[rows], atol=1e-5)

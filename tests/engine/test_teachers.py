@@ -12,7 +12,8 @@ from tiny_runs import SIZE, images, manifest, model
 from torch.nn import functional
 
 from mltool.commands.embed import EmbedRequest, _preprocess
-from mltool.engine.data import Batch, load
+from mltool.engine.data import Batch
+from mltool.engine.loading import load
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError
 from mltool.files import embeddings

@@ -27,10 +27,9 @@ from tiny_runs import (
 from torch import nn
 
 from mltool.engine import run_state, training
-from mltool.engine.data import load
-from mltool.engine.extract import matrix
+from mltool.engine.extract import Extraction, embed_rows, find_readable
+from mltool.engine.loading import load
 from mltool.engine.training import train
-from mltool.engine.validation import usable
 from mltool.errors import InputError, NumericError, ResourceError
 from mltool.files import safetensors_file
 from mltool.files.describe import facts
@@ -233,14 +232,7 @@ def test_validation_keeps_the_best_epoch(tmp_path: Path) -> None:
     given = plan(validate=True)
     images = given.validation.images
     found = checkpoint.read(str(output)).build_model()
-    vectors = matrix(
-        found,
-        images,
-        batch_size=8,
-        workers=0,
-        device=torch.device("cpu"),
-        precision="fp32",
-    )
+    vectors = embed_rows(found, images, Extraction(8, 0, torch.device("cpu"), "fp32"))
     held_out = images.manifest
     again = score(vectors, held_out.labels, held_out.names, metrics=["map@r"])["map@r"]
     assert again == pytest.approx(best, abs=1e-6)
@@ -316,7 +308,7 @@ def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
     images = training.Images(
         bad, given.model.spec, given.images.augmentation, seed=0, cache=True, skip_bad=True
     )
-    rows, reasons = usable(images, workers=0, batch_size=7)
+    rows, reasons = find_readable(images, workers=0, batch_size=7)
     assert rows.tolist() == list(range(1, 80))
     assert len(reasons) == 1
     assert "/no/such.png" in reasons[0]
