@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import Manifest, StringArray, check_unique, examples
-from mltool.files.names import printable
-from mltool.files.reading import opened
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, check_unique, examples, printable
+from mltool.files.reading import open_input
 
 Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
 
@@ -37,7 +37,7 @@ def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
 
     Blank lines and the first `skip` ones are left out. Raises InputError.
     """
-    with opened(path) as file:
+    with open_input(path) as file:
         data = file.read()
     try:
         lines = data.decode().splitlines()

@@ -10,7 +10,7 @@ from mltool.datasets import _official
 from mltool.errors import InputError
 from mltool.files.manifest import Manifest
 from mltool.files.names import printable
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 COUNTS = {"train": (8_054, 98), "test": (8_131, 98)}
 ANNOTATIONS, NAMES = "cars_annos.mat", "names.csv"
@@ -38,7 +38,7 @@ def cars196(root: str) -> Manifest:
 
 def _official_list(folder: str) -> Listed:
     path = os.path.join(folder, ANNOTATIONS)
-    with opened(path) as file:
+    with open_input(path) as file:
         data = file.read(_LARGEST_MAT + 1)
     if len(data) > _LARGEST_MAT:
         raise InputError(f"{printable(path)} is larger than {_LARGEST_MAT:,} bytes; copy it again")
@@ -75,7 +75,7 @@ def _repacked(folder: str) -> Listed:
 
 
 def _csv_rows(path: str) -> list[list[str]]:
-    with opened(path) as file:
+    with open_input(path) as file:
         data = file.read()
     try:
         return [row for row in csv.reader(data.decode("utf-8-sig").splitlines()) if row]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from mltool.files.digits import location, name, pixels_and_labels
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 
 def digits(root: str = "") -> Manifest:

@@ -6,7 +6,8 @@ import numpy as np
 
 from mltool.datasets import _official
 from mltool.files.lists.folder import find_images
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 COUNTS = {"background": (19_280, 964), "evaluation": (13_180, 659)}
 

@@ -10,8 +10,8 @@ from mltool.datasets import _official
 from mltool.errors import InputError
 from mltool.files import safe_pickle
 from mltool.files.labels import number_labels
-from mltool.files.manifest import Manifest, StringArray, check_unique
-from mltool.files.names import printable
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, check_unique, printable
 
 COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs
 LISTS, WHITEN = "retrieval-SfM-120k.pkl", "retrieval-SfM-120k-whiten.pkl"

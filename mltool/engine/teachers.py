@@ -18,7 +18,7 @@ from mltool.errors import InputError
 from mltool.files import canonical_json, embeddings, history, safe_h5, shards
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.embeddings import Embeddings
-from mltool.files.manifest import check_unique, examples, find
+from mltool.files.names import check_unique, examples, find
 from mltool.models.features import FeatureHooks
 from mltool.models.source import Source
 

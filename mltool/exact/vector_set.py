@@ -13,7 +13,7 @@ import numpy as np
 from mltool.errors import InputError, NotFiniteError
 from mltool.exact.blocks import blocks, in_parallel
 from mltool.files.concatenated_rows import ConcatenatedRows, release
-from mltool.files.manifest import examples
+from mltool.files.names import examples
 
 CHUNK = 4096  # components summed at a time; numpy's own buffers would split longer rows anyhow
 CACHED = 2**17  # float64 components worked on at a time: they stay in a core's cache

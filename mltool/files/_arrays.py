@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import StringArray
+from mltool.files.names import StringArray
 
 
 def fixed(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:

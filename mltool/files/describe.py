@@ -7,7 +7,7 @@ from pathlib import Path
 from mltool.errors import InputError
 from mltool.files import embeddings, safe_h5, safetensors_file
 from mltool.files.lists import image_lists
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 Facts = dict[str, object]
 
@@ -16,7 +16,7 @@ def facts(path: str) -> Facts:
     """Kind, counts and origin of a file written or readable by mltool. Raises InputError."""
     if os.path.isdir(path):
         return _image_list(path)
-    with opened(path) as file:
+    with open_input(path) as file:
         start = file.read(16)
     if start.startswith(safe_h5.SIGNATURE):
         return _hdf5(path)

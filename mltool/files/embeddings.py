@@ -19,7 +19,7 @@ from mltool.files._arrays import fixed, narrow, plain
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.history import History, from_h5, to_rows
 from mltool.files.labels import number_labels
-from mltool.files.manifest import check_unique, examples
+from mltool.files.names import check_unique, examples
 
 FORMAT = "mltool-embeddings"
 FORMAT_VERSION = 1
@@ -76,17 +76,19 @@ class Embeddings:
         return len(self.names)
 
     def take(self, rows: np.ndarray) -> "Embeddings":
-        """Return the rows at `rows`: integers [M], or a mask [N].
+        """Return the embeddings at `rows`: integers [M], or a mask [N].
 
-        Vectors of consecutive rows are a view, all others a copy.
+        Consecutive rows are views; of all others the vectors are copied.
         """
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        vectors = self.vectors
-        if not len(rows) or (np.diff(rows) != 1).any():
-            vectors = vectors[rows]
-        else:
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             span = slice(int(rows[0]), int(rows[-1]) + 1)
-            vectors = vectors.part(span) if isinstance(vectors, ConcatenatedRows) else vectors[span]
+            vectors = self.vectors
+            whole = vectors.part(span) if isinstance(vectors, ConcatenatedRows) else vectors[span]
+            return self._take(span, whole)
+        return self._take(rows, self.vectors[rows])
+
+    def _take(self, rows: np.ndarray | slice, vectors: np.ndarray) -> "Embeddings":
         return replace(
             self,
             names=self.names[rows],
@@ -186,7 +188,7 @@ def write(
     that is not finite, InputError for a name that stands twice, ResourceError.
     """
     rows = np.arange(len(embeddings)) if keep is None else np.flatnonzero(keep)
-    frame = _frame.build(content_of(path, _header(embeddings, rows)))
+    frame = _frame.build(content_of(path, _take_header(embeddings, rows)))
     atomic.check_writable(path, frame.size)
     with atomic.replacing(path) as file:
         file.seek(len(frame.head))
@@ -275,16 +277,11 @@ def _check_names(names: np.ndarray, path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: a name is not UTF-8; rename that image") from error
 
 
-def _header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
-    """The embeddings at `rows` with vectors that take no memory."""
+def _take_header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
+    """Return the embeddings at `rows` with vectors of zeros, which take no memory."""
     width = embeddings.vectors.shape[1]
-    return replace(
-        embeddings,
-        names=embeddings.names[rows],
-        vectors=np.broadcast_to(embeddings.vectors.dtype.type(0), (len(rows), width)),
-        labels=embeddings.labels[rows],
-        columns={key: column[rows] for key, column in embeddings.columns.items()},
-    )
+    zeros = np.broadcast_to(embeddings.vectors.dtype.type(0), (len(rows), width))
+    return embeddings._take(rows, zeros)
 
 
 def _written(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from mltool.errors import InputError, NumericError
 from mltool.files import _frame, _raw, atomic, canonical_json, embeddings
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History
-from mltool.files.manifest import examples
+from mltool.files.names import examples
 
 PARTIAL = ".partial"
 COUNTER = struct.Struct("<8sqI")  # mark, rows done, checksum of both

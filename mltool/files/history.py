@@ -18,7 +18,7 @@ import numpy as np
 from mltool import __version__
 from mltool.errors import InputError
 from mltool.files import atomic, canonical_json, safe_h5, safetensors_file
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 from mltool.options import RUN_TIME
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
 
 
 def _read_beside(beside: Path) -> Record:
-    with opened(beside) as file:
+    with open_input(beside) as file:
         text = file.read(min(LONGEST_SIDECAR, os.fstat(file.fileno()).st_size))
     try:
         content = canonical_json.from_json(text)
@@ -244,10 +244,10 @@ def _is_record(step: object) -> bool:
 
 
 def _start(path: str | os.PathLike[str]) -> bytes:
-    with opened(path) as file:
+    with open_input(path) as file:
         return file.read(16)
 
 
 def _sha256(path: str | os.PathLike[str]) -> str:
-    with opened(path) as file:
+    with open_input(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

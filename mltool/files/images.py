@@ -17,7 +17,7 @@ from mltool.errors import InputError
 from mltool.files.digits import pixels_and_labels
 from mltool.files.locations import describe
 from mltool.files.names import printable
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**30 // 6  # about 179 million: half a gigabyte as RGB
@@ -62,7 +62,7 @@ def read_bytes(location: str) -> bytes:
         return encoded.getvalue()
     if row:
         return _packed(source)(int(row))
-    with opened(source) as file:
+    with open_input(source) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise InputError(f"{printable(source)} has more than {MAX_BYTES:,} bytes; shrink it")
         return file.read()

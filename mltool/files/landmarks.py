@@ -15,9 +15,8 @@ import numpy as np
 from mltool.errors import InputError
 from mltool.files import canonical_json, safe_pickle
 from mltool.files.lists.folder import SUFFIXES
-from mltool.files.manifest import StringArray, check_unique
-from mltool.files.names import printable
-from mltool.files.reading import opened
+from mltool.files.names import StringArray, check_unique, printable
+from mltool.files.reading import open_input
 
 KINDS = ("easy", "hard", "junk")
 LARGEST = 2.0**31  # no image has a side of so many pixels
@@ -72,7 +71,7 @@ def stem(name: bytes) -> bytes:
 
 
 def _json(path: str) -> object:
-    with opened(path) as file:
+    with open_input(path) as file:
         data = file.read()
     try:
         return canonical_json.from_json(data)

@@ -14,8 +14,7 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files import digits
-from mltool.files.manifest import StringArray, examples, find
-from mltool.files.names import printable
+from mltool.files.names import StringArray, examples, find, printable
 
 INSIDE = "::"  # between a pack and the name of an image in it
 DIGITS = "digits"

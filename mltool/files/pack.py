@@ -17,8 +17,8 @@ from mltool.errors import InputError
 from mltool.files import safe_h5
 from mltool.files._pack_layout import IMAGES, content_digest, frame_sha256
 from mltool.files._raw import read_all
-from mltool.files.manifest import Manifest, StringArray, check_unique, examples
-from mltool.files.names import printable
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, check_unique, examples, printable
 
 FORMAT = "mltool-pack"
 FORMAT_VERSION = 1

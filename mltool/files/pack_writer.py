@@ -15,7 +15,8 @@ from mltool.errors import InputError
 from mltool.files import _pack_layout, atomic, crop_boxes, images
 from mltool.files.history import History, to_rows
 from mltool.files.locations import describe
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 from mltool.files.pack import FORMAT, FORMAT_VERSION
 
 AHEAD = 16  # images that each worker may be ahead of the one that is written

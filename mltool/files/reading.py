@@ -10,7 +10,7 @@ from mltool.errors import InputError
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+def open_input(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
     """The regular file `path`, for reading bytes; a pipe or device is refused, never waited for.
 
     Raises InputError when it is missing, unreadable or not a regular file, and for errors of

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
@@ -45,7 +45,7 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
     """Whether the file begins as HDF5 does. Raises InputError when it cannot be read."""
-    with opened(path) as file:
+    with open_input(path) as file:
         return file.read(len(SIGNATURE)) == SIGNATURE
 
 

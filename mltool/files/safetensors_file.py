@@ -17,7 +17,7 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files import atomic, canonical_json
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 FORMAT_VERSION = 1
 LONGEST_HEADER = 100_000_000  # bytes, the library's own limit
@@ -70,7 +70,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
 
     Raises InputError for a pickle and for a damaged, hostile or newer file.
     """
-    with opened(path) as file:
+    with open_input(path) as file:
         entries, meta, base = _read_header(path, file)
         arrays = {}
         for entry in entries:
@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
 
 def read_meta(path: str | os.PathLike[str]) -> Meta:
     """The metadata alone, after every check that needs no array. Raises InputError."""
-    with opened(path) as file:
+    with open_input(path) as file:
         return _read_header(path, file)[1]
 
 
@@ -95,7 +95,7 @@ def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     if full:
         arrays, meta = read(path)
         _, header = _header(_ordered(arrays), meta)  # with the digest that the content has
-        with opened(path) as file:
+        with open_input(path) as file:
             if file.read(len(header)) != header:
                 raise _broken(path, "its content does not fit its digest")
 

@@ -18,7 +18,7 @@ from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import merge
 from mltool.files.labels import join_labels
-from mltool.files.manifest import check_unique
+from mltool.files.names import check_unique
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import os
 from mltool.errors import InputError
 from mltool.files import embeddings, history, hits, pack, safe_h5, safetensors_file, search_index
 from mltool.files.lists import csv_list
-from mltool.files.reading import opened
+from mltool.files.reading import open_input
 
 
 def check(path: str | os.PathLike[str], *, full: bool) -> str:
@@ -15,7 +15,7 @@ def check(path: str | os.PathLike[str], *, full: bool) -> str:
     Without `full` header, sizes and sidecar are checked, with it every byte that has a checksum.
     What a file is is told from its content. Raises InputError when it is not whole or not known.
     """
-    with opened(path) as file:
+    with open_input(path) as file:
         start = file.read(4096)
     if start.startswith(safe_h5.SIGNATURE):
         return _check_h5(path, full)

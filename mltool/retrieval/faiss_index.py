@@ -13,11 +13,11 @@ import numpy as np
 
 from mltool.errors import InputError, NotFiniteError, UsageError
 from mltool.exact.blocks import blocks
-from mltool.files.concatenated_rows import release
+from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
 from mltool.files.labels import join_labels
-from mltool.files.manifest import check_unique
+from mltool.files.names import check_unique
 from mltool.files.search_index import SearchIndex
 from mltool.retrieval._factory import TRAINED_PER_LIST, factory_of
 from mltool.retrieval._tuning import search_faiss, tune
@@ -175,19 +175,13 @@ def _prepared_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndar
         first += len(part)
 
 
-def _take(parts: Sequence[Embeddings], rows: np.ndarray) -> Embeddings:
-    """The rows, ascending and counted over all parts, in memory."""
-    names, vectors, first = [], [], 0
-    for part in parts:
-        inside = rows[(rows >= first) & (rows < first + len(part))] - first
-        names.append(part.names[inside])
-        vectors.append(part.vectors[inside])
-        release(part.vectors)
-        first += len(part)
-    one = parts[0]
-    return Embeddings(
-        np.concatenate(names), np.concatenate(vectors), metric=one.metric, space=one.space
-    )
+def _sample(parts: Sequence[Embeddings], rows: np.ndarray) -> Embeddings:
+    """Return names and vectors of `rows`, counted over all parts, in memory."""
+    stored = ConcatenatedRows([part.vectors for part in parts])
+    names = np.concatenate([part.names for part in parts])[rows]
+    vectors = stored[rows]
+    release(stored)
+    return Embeddings(names, vectors, metric=parts[0].metric, space=parts[0].space)
 
 
 def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed: int) -> int:
@@ -198,7 +192,7 @@ def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed
     lists = 256 if inverted is None else max(256, inverted.nlist)
     number = min(count, TRAINED_PER_LIST * lists)
     rows = np.sort(np.random.default_rng(seed).choice(count, number, replace=False))
-    sample = prepare(_take(parts, rows).vectors, parts[0].metric)
+    sample = prepare(_sample(parts, rows).vectors, parts[0].metric)
     logger.info("training %s on %d of %d vectors", factory, number, count)
     try:
         index.train(sample)
@@ -215,7 +209,7 @@ def _measured(index: "faiss.Index", parts: Sequence[Embeddings], seed: int) -> t
     count = sum(map(len, parts))
     number = min(count, RECALL_QUERIES)
     rows = np.sort(np.random.default_rng(seed + 1).choice(count, number, replace=False))
-    queries = _take(parts, rows)
+    queries = _sample(parts, rows)
     vectors = prepare(queries.vectors, queries.metric)
     return tune(index, queries, vectors, rows, parts), number
 

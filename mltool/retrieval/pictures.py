@@ -14,8 +14,8 @@ from mltool.components import suggest
 from mltool.errors import InputError, UsageError
 from mltool.files.embeddings import Embeddings
 from mltool.files.images import load
-from mltool.files.manifest import Manifest, find
-from mltool.files.names import printable
+from mltool.files.manifest import Manifest
+from mltool.files.names import find, printable
 from mltool.retrieval.neighbours import nearest
 from mltool.retrieval.query_gallery import codes, split_roles
 from mltool.retrieval.scoring import evaluate

@@ -8,7 +8,7 @@ from mltool.errors import InputError
 from mltool.exact.vector_set import VectorSet, make_vector_sets
 from mltool.files.embeddings import Embeddings
 from mltool.files.labels import join_labels
-from mltool.files.manifest import find
+from mltool.files.names import find
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from mltool.exact.relevance import Relevance
 from mltool.files import shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.landmarks import KINDS, Answer, GroundTruth, stem
-from mltool.files.manifest import StringArray, check_unique, examples, find
+from mltool.files.names import StringArray, check_unique, examples, find
 from mltool.retrieval.query_gallery import as_vector_sets, check_comparable
 from mltool.retrieval.scoring import Report
 

@@ -16,7 +16,8 @@ from mltool.engine import data, loading
 from mltool.engine.data import Batch, Images
 from mltool.engine.loading import load
 from mltool.errors import InputError, ResourceError
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 from mltool.models.spec import ModelSpec
 from mltool.processors import usable_cores
 from mltool.transforms import center_crop, resize_shorter, to_tensor

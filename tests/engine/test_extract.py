@@ -11,7 +11,7 @@ from mltool.engine.data import Images
 from mltool.engine.extract import Block, Extraction, embed_blocks, embed_rows
 from mltool.engine.loading import load
 from mltool.errors import InputError
-from mltool.files.manifest import StringArray
+from mltool.files.names import StringArray
 from mltool.models.embedder import Embedder
 
 CPU = torch.device("cpu")

@@ -30,7 +30,8 @@ from mltool.engine.training import Plan, Runtime, Validation, train
 from mltool.errors import Interrupted, MltoolError
 from mltool.files import digits
 from mltool.files.history import record
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 from mltool.models.embedder import Embedder, build
 
 SIZE = 16

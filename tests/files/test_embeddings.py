@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -191,6 +192,34 @@ def test_keep_writes_the_rows_that_are_left(tmp_path: Path) -> None:
     assert (tmp_path / "kept.h5").read_bytes() == (tmp_path / "rest.h5").read_bytes()
     embeddings.write(tmp_path / "none.h5", wanted, keep=np.zeros(9000, bool))
     assert len(embeddings.read(tmp_path / "none.h5")) == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        *(np.arange(10), np.array([3, 4, 5]), np.array([5, 3, 3]), np.array([0, 1, 1, 3])),
+        *(np.array([], int), np.arange(10) % 3 == 0, np.arange(10) > 6, np.zeros(10, bool)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_take_selects_rows(rows: np.ndarray, concatenated: bool) -> None:
+    whole = example()
+    parts = ConcatenatedRows([whole.vectors[:4], whole.vectors[4:]])
+    taken = (replace(whole, vectors=cast(np.ndarray, parts)) if concatenated else whole).take(rows)
+    np.testing.assert_array_equal(taken.names, whole.names[rows])
+    np.testing.assert_array_equal(np.asarray(taken.vectors), whole.vectors[rows])
+    np.testing.assert_array_equal(taken.labels, whole.labels[rows])
+    assert taken.columns.keys() == whole.columns.keys()
+    for key, column in taken.columns.items():
+        np.testing.assert_array_equal(column, whole.columns[key][rows])
+    assert (taken.metric, taken.label_names) == (whole.metric, whole.label_names)
+
+
+def test_take_copies_no_vectors_of_consecutive_rows() -> None:
+    whole = example()
+    assert np.shares_memory(whole.take(np.arange(3, 6)).vectors, whole.vectors)
+    assert not np.shares_memory(whole.take(np.array([3, 5])).vectors, whole.vectors)
 
 
 def test_the_root_moves_with_the_file(tmp_path: Path) -> None:

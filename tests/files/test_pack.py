@@ -14,7 +14,8 @@ from mltool.errors import InputError, ResourceError
 from mltool.files import images, pack, pack_writer
 from mltool.files.history import of_file
 from mltool.files.lists.folder import read_folder
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 COLOURS = ("red", "lime", "blue", "white", "black")
 

@@ -10,7 +10,8 @@ import pytest
 from mltool.errors import InputError
 from mltool.files import embeddings, history, pack_writer, safetensors_file, search_index, verify
 from mltool.files.embeddings import Embeddings
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 from mltool.files.search_index import SearchIndex
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mltool.errors import InputError, UsageError
 from mltool.files.embeddings import Embeddings
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 from mltool.retrieval import pictures
 
 GREEN, RED = (26, 152, 80), (215, 48, 39)

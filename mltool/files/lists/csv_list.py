@@ -13,9 +13,9 @@ from mltool.files import atomic, locations
 from mltool.files._columns import from_text, to_text
 from mltool.files.history import Record, write_sidecar
 from mltool.files.labels import number_labels
-from mltool.files.manifest import BLOCK, Manifest, StringArray, check_unique
-from mltool.files.names import printable, utf8_name
-from mltool.files.reading import opened
+from mltool.files.manifest import Manifest
+from mltool.files.names import BLOCK, StringArray, check_unique, printable, utf8_name
+from mltool.files.reading import open_input
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class _UnixLines:
 
 def _parse(path: str, source: str) -> Cells:
     folder = os.path.dirname(os.path.abspath(path))
-    with opened(path) as file:
+    with open_input(path) as file:
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(text, strict=True)  # else an open quote swallows the rest
         try:

@@ -9,8 +9,8 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files.labels import number_labels
-from mltool.files.manifest import Manifest, StringArray, check_unique
-from mltool.files.names import printable, utf8_name
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, check_unique, printable, utf8_name
 from mltool.files.reading import unreadable
 
 logger = logging.getLogger(__name__)

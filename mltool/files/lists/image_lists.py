@@ -9,8 +9,8 @@ from mltool.errors import InputError
 from mltool.files import locations
 from mltool.files.lists.csv_list import read_csv
 from mltool.files.lists.folder import is_image_name, read_folder
-from mltool.files.manifest import Manifest, StringArray, check_unique
-from mltool.files.names import printable, utf8_name
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, check_unique, printable, utf8_name
 
 
 def read(path: str) -> Manifest:

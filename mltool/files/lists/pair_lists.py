@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files.manifest import Manifest, examples, find
-from mltool.files.names import printable
-from mltool.files.reading import opened
+from mltool.files.manifest import Manifest
+from mltool.files.names import examples, find, printable
+from mltool.files.reading import open_input
 
 HEADER = ("anchor", "positive")
 
@@ -46,7 +46,7 @@ def _refuse(wrong: np.ndarray, path: str, reason: str) -> None:
 def _read(path: str) -> np.ndarray:
     """The names in the columns `anchor` and `positive`: ['S', P, 2]. Raises InputError."""
     source = printable(path)
-    with opened(path) as file:
+    with open_input(path) as file:
         data = file.read()
     pairs: list[tuple[bytes, bytes]] = []
     try:

@@ -11,8 +11,8 @@ import numpy as np
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError
 from mltool.files.labels import join_labels
-from mltool.files.manifest import Manifest, StringArray, examples, find
-from mltool.files.names import printable
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray, examples, find, printable
 
 logger = logging.getLogger(__name__)
 

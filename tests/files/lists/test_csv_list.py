@@ -12,7 +12,8 @@ from mltool.errors import InputError
 from mltool.files.lists import csv_list as module
 from mltool.files.lists.csv_list import read_csv, write_csv
 from mltool.files.lists.folder import read_folder
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 TEXT = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8

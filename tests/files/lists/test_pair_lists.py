@@ -9,7 +9,8 @@ import pytest
 from mltool.errors import InputError
 from mltool.files.lists.pair_lists import declare
 from mltool.files.lists.selection import join, limit, select_classes
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 
 def images(names, classes, pairs=None, root="/data"):

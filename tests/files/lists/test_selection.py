@@ -13,7 +13,8 @@ from mltool.files.lists.selection import (
     splits,
     with_labels,
 )
-from mltool.files.manifest import Manifest, StringArray
+from mltool.files.manifest import Manifest
+from mltool.files.names import StringArray
 
 
 def images(names, labels=None, label_names=(), root="/data", **columns):
