@@ -13,8 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mltool import __version__
-from mltool.errors import InputError, MltoolError, ResourceError, UsageError
-from mltool.files.names import printable
+from mltool.errors import InputError, MltoolError, ResourceError, UsageError, escape
 from mltool.options import SECTIONS, check_bounds
 from mltool.signatures.distill import distill
 from mltool.signatures.embed import embed
@@ -53,7 +52,7 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        return prefix + printable(record.getMessage())
+        return prefix + escape(record.getMessage())
 
 
 class _Panels(TyperGroup):
@@ -239,7 +238,7 @@ def _translated(error: OSError) -> MltoolError:
 
 
 def _exit(error: MltoolError) -> typer.Exit:
-    print(f"mltool: {printable(str(error))}", file=sys.stderr)
+    print(f"mltool: {escape(str(error))}", file=sys.stderr)
     return typer.Exit(error.exit_code)
 
 

@@ -1,7 +1,7 @@
 """The errors a user can cause or meet, each with the exit code of the process.
 
-A message is one sentence that names the file or option and the remedy. Everything else that
-is raised is a bug and ends with a traceback (exit code 1).
+A message is one sentence that names the file or option and the remedy; what it quotes from files
+is escaped. Everything else that is raised is a bug and ends with a traceback (exit code 1).
 """
 
 
@@ -49,3 +49,12 @@ class Interrupted(MltoolError):
     """Stopped by a signal after saving; the same command with `--resume` goes on."""
 
     exit_code = 75
+
+
+def escape(text: str) -> str:
+    """Return the text with invisible characters escaped, so that no terminal obeys them."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

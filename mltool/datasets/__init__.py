@@ -5,11 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from mltool import components
-from mltool.errors import InputError, UsageError
+from mltool.errors import InputError, UsageError, escape
 from mltool.files.lists import image_lists, pair_lists, selection
 from mltool.files.locations import DIGITS
 from mltool.files.manifest import Manifest
-from mltool.files.names import printable
 
 
 def open_data(
@@ -49,7 +48,7 @@ def open_data(
     if limit is not None:
         found = selection.limit(found, limit)
     if not len(found):
-        raise InputError(f"no image is left of {', '.join(map(printable, texts))}; choose more")
+        raise InputError(f"no image is left of {', '.join(map(escape, texts))}; choose more")
     return found.compact()
 
 
@@ -63,9 +62,9 @@ def _choose(
     if split is not None:
         return selection.select_split(manifest, split) if known else manifest
     if need_split and len(known) > 1:
-        there = ", ".join(map(printable, known))
+        there = ", ".join(map(escape, known))
         raise UsageError(
-            f"{printable(text)} has the splits {there}: choose one with --split, or "
+            f"{escape(text)} has the splits {there}: choose one with --split, or "
             f"{selection.ALL} of them"
         )
     return manifest
@@ -96,7 +95,7 @@ def _place(benchmark: str, rest: str) -> tuple[str, str]:
     for place, split in ((rest, ""), (head, tail)):
         if os.path.isdir(place):
             return place, split
-    raise InputError(f"there is no folder {printable(head or rest)}; give that of {benchmark}")
+    raise InputError(f"there is no folder {escape(head or rest)}; give that of {benchmark}")
 
 
 def _unknown(text: str) -> InputError | UsageError:
@@ -104,7 +103,7 @@ def _unknown(text: str) -> InputError | UsageError:
     word, colon, _ = text.partition(":")
     hint = components.suggest(word, known)
     if (os.sep in text or "." in text) and not (hint and colon):
-        return InputError(f"there is no file or folder {printable(text)}; check the path")
+        return InputError(f"there is no file or folder {escape(text)}; check the path")
     return UsageError(
-        f"{printable(text)} is neither a path nor a benchmark{hint} (there are: {', '.join(known)})"
+        f"{escape(text)} is neither a path nor a benchmark{hint} (there are: {', '.join(known)})"
     )

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, examples, printable
+from mltool.files.names import StringArray, check_unique, examples
 from mltool.files.reading import open_input
 
 Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
@@ -29,7 +29,7 @@ def find(root: str, folders: Sequence[str], holding: str) -> str:
             return found
     others = ", ".join(folder for folder in folders if folder)
     below = f", nor below it in {others}" if others else ""
-    raise InputError(f"{printable(root)}: there is no {holding}{below}; is it the right folder?")
+    raise InputError(f"{escape(root)}: there is no {holding}{below}; is it the right folder?")
 
 
 def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
@@ -42,23 +42,23 @@ def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
     try:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{printable(path)} is not UTF-8; copy it again") from error
+        raise InputError(f"{escape(path)} is not UTF-8; copy it again") from error
     rows = []
     for number, line in enumerate(lines[skip:], start=skip + 1):
         row = line.split(maxsplit=fields - 1)
         if row and len(row) < fields:
-            raise InputError(f"{printable(path)} line {number}: {len(row)} fields, not {fields}")
+            raise InputError(f"{escape(path)} line {number}: {len(row)} fields, not {fields}")
         if row:
             rows.append([*row[:-1], row[-1].rstrip()])
     if not rows:
-        raise InputError(f"{printable(path)} is empty; copy it again")
+        raise InputError(f"{escape(path)} is empty; copy it again")
     return rows
 
 
 def whole_number(text: str, path: str) -> int:
     """A number of an official list. Raises InputError."""
     if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{printable(path)}: {printable(text)!r} is no number; copy it again")
+        raise InputError(f"{escape(path)}: {escape(text)!r} is no number; copy it again")
     return int(text)
 
 
@@ -74,14 +74,14 @@ def manifest(
     Without `class_names` no class is known. Raises InputError where a file is missing or a name
     leads out of the folder.
     """
-    table = StringArray.of(names).fixed()
-    check_unique(table, printable(folder))
+    table = StringArray.from_texts(names).fixed()
+    check_unique(table, escape(folder))
     require_files(folder, table)
     ids = sorted(class_names)
     labels = np.searchsorted(ids, classes) if ids else np.full(len(table), -1)
     return Manifest(
         names=table,
-        paths=StringArray.of(os.fsencode(folder) + b"/" + name for name in table.tolist()),
+        paths=StringArray.from_texts(os.fsencode(folder) + b"/" + name for name in table.tolist()),
         labels=labels.astype(np.int64),
         label_names=tuple(class_names[number] for number in ids),
         columns={key: np.asarray(column) for key, column in columns.items()},
@@ -96,7 +96,7 @@ def check_counts(found: Manifest, expected: Counts, benchmark: str, hint: str = 
         counts = int(inside.sum()), len(np.unique(found.labels[inside]))
         if counts != (images, classes):
             raise InputError(
-                f"{printable(found.root)}: the {split} split of {benchmark} has {images:,} images "
+                f"{escape(found.root)}: the {split} split of {benchmark} has {images:,} images "
                 f"of {classes:,} classes, but here are {counts[0]:,} of {counts[1]:,}; "
                 f"{hint or 'copy it again'}"
             )
@@ -109,7 +109,7 @@ def require_files(folder: str, names: np.ndarray) -> None:
     for name in names.tolist():
         parent, _, base = name.rpartition(b"/")
         if name.startswith(b"/") or b".." in name.split(b"/"):
-            raise InputError(f"{printable(folder)}: {examples(names[names == name])} leads outside")
+            raise InputError(f"{escape(folder)}: {examples(names[names == name])} leads outside")
         wanted[parent].add(base)
     missing: list[bytes] = []
     for parent, bases in wanted.items():
@@ -118,6 +118,6 @@ def require_files(folder: str, names: np.ndarray) -> None:
         missing += [os.path.join(parent, base) for base in bases - there]
     if missing:
         raise InputError(
-            f"{printable(folder)}: {len(missing):,} of {len(names):,} images are missing "
+            f"{escape(folder)}: {len(missing):,} of {len(names):,} images are missing "
             f"({examples(np.array(sorted(missing)))}); copy it again"
         )

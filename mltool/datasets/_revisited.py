@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mltool.datasets import _official
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import landmarks
 from mltool.files.crop_boxes import COLUMNS
 from mltool.files.manifest import Manifest
-from mltool.files.names import printable
 
 
 def revisited(root: str, folder: str, title: str, counts: Mapping[str, int]) -> Manifest:
@@ -26,11 +25,11 @@ def revisited(root: str, folder: str, title: str, counts: Mapping[str, int]) -> 
     for split, images in counts.items():
         if found[split] != images:
             raise InputError(
-                f"{printable(path)}: the {split} split of {title} has {images:,} images, but here "
+                f"{escape(path)}: the {split} split of {title} has {images:,} images, but here "
                 f"are {found[split]:,}; fetch it again"
             )
     if np.isnan(truth.boxes).any():
-        raise InputError(f"{printable(path)}: a query lacks its bbx; fetch it again")
+        raise InputError(f"{escape(path)}: a query lacks its bbx; fetch it again")
     is_query = np.arange(sum(found.values())) < found["query"]
     whole = np.full((found["gallery"], len(COLUMNS)), np.nan)
     boxes = np.concatenate([truth.boxes, whole])

@@ -7,9 +7,8 @@ import os
 import numpy as np
 
 from mltool.datasets import _official
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.manifest import Manifest
-from mltool.files.names import printable
 from mltool.files.reading import open_input
 
 COUNTS = {"train": (8_054, 98), "test": (8_131, 98)}
@@ -41,7 +40,7 @@ def _official_list(folder: str) -> Listed:
     with open_input(path) as file:
         data = file.read(_LARGEST_MAT + 1)
     if len(data) > _LARGEST_MAT:
-        raise InputError(f"{printable(path)} is larger than {_LARGEST_MAT:,} bytes; copy it again")
+        raise InputError(f"{escape(path)} is larger than {_LARGEST_MAT:,} bytes; copy it again")
     from scipy.io import loadmat  # 0.3 s, for this benchmark only
 
     try:
@@ -52,8 +51,8 @@ def _official_list(folder: str) -> Listed:
         classes = [int(np.ravel(number)[0]) for number in rows["class"]]
         texts = [str(np.ravel(name)[0]) for name in np.ravel(found["class_names"])]
     except Exception as error:  # the parser meets bytes of unknown origin
-        reason = printable(str(error)) or type(error).__name__
-        raise InputError(f"{printable(path)} is damaged ({reason}); copy it again") from error
+        reason = escape(str(error)) or type(error).__name__
+        raise InputError(f"{escape(path)} is damaged ({reason}); copy it again") from error
     return folder, names, classes, dict(enumerate(texts, start=1))
 
 
@@ -67,7 +66,7 @@ def _repacked(folder: str) -> Listed:
         for row in _csv_rows(path):
             number = _official.whole_number(row[-1], path)
             if number not in class_names:
-                raise InputError(f"{printable(path)}: there is no class {number} in {NAMES}")
+                raise InputError(f"{escape(path)}: there is no class {number} in {NAMES}")
             # file numbers start again in each part, so the part belongs to the name
             names.append(f"{part}/{class_names[number].replace('/', '-')}/{row[0]}")
             classes.append(number)
@@ -80,4 +79,4 @@ def _csv_rows(path: str) -> list[list[str]]:
     try:
         return [row for row in csv.reader(data.decode("utf-8-sig").splitlines()) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{printable(path)} is damaged ({error}); copy it again") from error
+        raise InputError(f"{escape(path)} is damaged ({error}); copy it again") from error

@@ -3,9 +3,8 @@
 import os
 
 from mltool.datasets import _official
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.manifest import Manifest
-from mltool.files.names import printable
 
 COUNTS = {"train": (5_864, 100), "test": (5_924, 100)}
 _HINT = "CUB-200 of 2010 (6,033 images) is another set, and copies with fewer images are about"
@@ -33,7 +32,7 @@ def cub200(root: str) -> Manifest:
     images = _official.rows_of(listed, fields=2)
     unknown = [name for image, name in images if class_of.get(image) not in class_names]
     if unknown:
-        raise InputError(f"{printable(folder)}: {printable(unknown[0])} has no class; {_HINT}")
+        raise InputError(f"{escape(folder)}: {escape(unknown[0])} has no class; {_HINT}")
     classes = [class_of[image] for image, _ in images]
     last = sorted(class_names)[: COUNTS["train"][1]][-1]
     split = [b"train" if number <= last else b"test" for number in classes]

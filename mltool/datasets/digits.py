@@ -13,10 +13,10 @@ def digits(root: str = "") -> Manifest:
     Names are `digits/LABEL/ROW`, with the row in scikit-learn's order.
     """
     _, labels = pixels_and_labels()
-    names = StringArray.of(name(row) for row in range(len(labels))).fixed()
+    names = StringArray.from_texts(name(row) for row in range(len(labels))).fixed()
     return Manifest(
         names=names,
-        paths=StringArray.of(location(row) for row in range(len(labels))),
+        paths=StringArray.from_texts(location(row) for row in range(len(labels))),
         labels=labels,
         label_names=tuple(str(digit) for digit in range(10)),
         columns={"split": np.where(labels < 5, b"train", b"test")},

@@ -5,9 +5,8 @@ import os
 import numpy as np
 
 from mltool.datasets import _official
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.manifest import Manifest
-from mltool.files.names import printable
 
 COUNTS = {"train": (25_882, 3_997), "query": (14_218, 3_985), "gallery": (12_612, 3_985)}
 _LIST = "list_eval_partition.txt"
@@ -28,7 +27,7 @@ def inshop(root: str) -> Manifest:
     stated = _official.rows_of(path, fields=1)[0][0]
     rows = _official.rows_of(path, fields=3, skip=2)
     if str(len(rows)) != stated:
-        raise InputError(f"{printable(path)} has {len(rows):,} rows, but says {printable(stated)}")
+        raise InputError(f"{escape(path)} has {len(rows):,} rows, but says {escape(stated)}")
     classes = [_official.whole_number(item.rpartition("_")[2], path) for _, item, _ in rows]
     split = np.array([part.encode() for _, _, part in rows])
     columns = {"split": split, "is_query": split == b"query", "is_gallery": split == b"gallery"}

@@ -30,7 +30,7 @@ def omniglot(root: str) -> Manifest:
     number = {name: label for label, name in enumerate(dict.fromkeys(characters))}
     split = np.repeat([key.encode() for key in parts], [len(names) for names, _ in parts.values()])
     found = Manifest(
-        names=StringArray.of(
+        names=StringArray.from_texts(
             f"{folders[key.decode()]}/{name}" for key, name in zip(split, inside, strict=True)
         ).fixed(),
         paths=StringArray.join([paths for _, paths in parts.values()]),

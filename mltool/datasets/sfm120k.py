@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mltool.datasets import _official
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import safe_pickle
 from mltool.files.labels import number_labels
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, printable
+from mltool.files.names import StringArray, check_unique
 
 COUNTS = {"train": (91_642, 181_697), "val": (6_403, 1_691)}  # images, pairs
 LISTS, WHITEN = "retrieval-SfM-120k.pkl", "retrieval-SfM-120k-whiten.pkl"
@@ -70,17 +70,21 @@ def _part(found: object, split: str, path: str) -> _Part:
 
 def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
     ids = [key for part in parts for key in part.ids]
-    files = StringArray.of(f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids).fixed()
+    files = StringArray.from_texts(
+        f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids
+    ).fixed()
     _official.require_files(folder, files)
-    names = StringArray.of(f"{part.split}/{key}" for part in parts for key in part.ids).fixed()
-    check_unique(names, printable(folder))
+    names = StringArray.from_texts(
+        f"{part.split}/{key}" for part in parts for key in part.ids
+    ).fixed()
+    check_unique(names, escape(folder))
     sizes = [len(part.ids) for part in parts]
     starts = np.cumsum([0, *sizes[:-1]])
-    texts = StringArray.of(text for part in parts for text in part.classes).fixed()
+    texts = StringArray.from_texts(text for part in parts for text in part.classes).fixed()
     labels, label_names = number_labels(texts)
     return Manifest(
         names=names,
-        paths=StringArray.of(os.fsencode(folder) + b"/" + name for name in files.tolist()),
+        paths=StringArray.from_texts(os.fsencode(folder) + b"/" + name for name in files.tolist()),
         labels=labels,
         label_names=label_names,
         columns={"split": np.repeat(np.array([part.split for part in parts], "S"), sizes)},
@@ -96,7 +100,7 @@ def _check_counts(parts: Sequence[_Part], path: str) -> None:
         images, pairs = COUNTS[part.split]
         if (len(part.ids), len(part.pairs)) != (images, pairs):
             raise InputError(
-                f"{printable(path)}: the {part.split} split of SfM-120k has {images:,} images and "
+                f"{escape(path)}: the {part.split} split of SfM-120k has {images:,} images and "
                 f"{pairs:,} pairs, but here are {len(part.ids):,} and {len(part.pairs):,}; {_HINT}"
             )
 
@@ -131,9 +135,9 @@ def _places(found: object, count: int, path: str) -> np.ndarray:
 def _whole(item: object, path: str) -> int:
     """A whole number, which may be written as a decimal one."""
     if not isinstance(item, int | float) or item != item // 1:
-        raise _damaged(path, f"{printable(str(item))[:40]!r} is no whole number")
+        raise _damaged(path, f"{escape(str(item))[:40]!r} is no whole number")
     return int(item)
 
 
 def _damaged(path: str, reason: str) -> InputError:
-    return InputError(f"{printable(path)}: {reason}; fetch the file again")
+    return InputError(f"{escape(path)}: {reason}; fetch the file again")

@@ -13,7 +13,7 @@ def fixed(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
     """Texts as numpy bytes ('S') [N], UTF-8. Raises InputError for a NUL inside."""
     if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
         return texts
-    return StringArray.of(texts).fixed()
+    return StringArray.from_texts(texts).fixed()
 
 
 def plain(column: np.ndarray) -> np.ndarray:

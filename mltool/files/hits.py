@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import atomic, canonical_json, safe_h5
 from mltool.files._arrays import narrow, put_attribute
 from mltool.files.history import History, to_rows, write_sidecar
-from mltool.files.names import printable
 
 FORMAT = "mltool-hits"
 FORMAT_VERSION = 1
@@ -54,11 +53,9 @@ def as_text(hits: Hits, most: int = 20) -> str:
     """A table for a terminal: the hits of the first queries; names are made safe to print."""
     lines = []
     for number, query in enumerate(hits.query_names[:most].tolist()):
-        lines.append(printable(query.decode()))
+        lines.append(escape(query.decode()))
         one = Hits(hits.query_names[number : number + 1], *_row(hits, number))
-        found = [
-            f"{rank:>5}  {score:8.4f}  {printable(name)}" for _, rank, name, score in one.rows()
-        ]
+        found = [f"{rank:>5}  {score:8.4f}  {escape(name)}" for _, rank, name, score in one.rows()]
         lines += found or ["       (none)"]
     if len(hits.query_names) > most:
         lines.append(f"... and {len(hits.query_names) - most:,} queries more; -o FILE keeps all")

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.digits import pixels_and_labels
 from mltool.files.locations import describe
-from mltool.files.names import printable
 from mltool.files.reading import open_input
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -64,7 +63,7 @@ def read_bytes(location: str) -> bytes:
         return _packed(source)(int(row))
     with open_input(source) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise InputError(f"{printable(source)} has more than {MAX_BYTES:,} bytes; shrink it")
+            raise InputError(f"{escape(source)} has more than {MAX_BYTES:,} bytes; shrink it")
         return file.read()
 
 
@@ -103,7 +102,7 @@ def decode(
         kinds = ", ".join(FORMATS)
         raise InputError(f"cannot decode {name}: it is not an image ({kinds})") from error
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
-        reason = printable(str(error)) or type(error).__name__
+        reason = escape(str(error)) or type(error).__name__
         raise InputError(f"cannot decode {name}: {reason}; replace the file") from error
 
 

@@ -12,10 +12,10 @@ from typing import cast
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import canonical_json, safe_pickle
 from mltool.files.lists.folder import SUFFIXES
-from mltool.files.names import StringArray, check_unique, printable
+from mltool.files.names import StringArray, check_unique
 from mltool.files.reading import open_input
 
 KINDS = ("easy", "hard", "junk")
@@ -39,7 +39,7 @@ def read(path: str) -> GroundTruth:
 
     Raises InputError for a file that is missing, damaged, hostile or holds something else.
     """
-    source = printable(path)
+    source = escape(path)
     value = _json(path) if path.lower().endswith(".json") else safe_pickle.read(path)
     fields = _fields(value, ("imlist", "qimlist", "gnd"), source)
     queries = _stems(fields["qimlist"], f"{source}: qimlist")
@@ -76,8 +76,8 @@ def _json(path: str) -> object:
     try:
         return canonical_json.from_json(data)
     except ValueError as error:
-        reason = printable(str(error))
-        raise InputError(f"{printable(path)} is no JSON ({reason}); mend it") from error
+        reason = escape(str(error))
+        raise InputError(f"{escape(path)} is no JSON ({reason}); mend it") from error
 
 
 def _fields(value: object, keys: tuple[str, ...], source: str) -> Mapping[str, object]:
@@ -100,7 +100,7 @@ def _stems(value: object, source: str) -> np.ndarray:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{source} is no list of names; fetch it again")
     texts = [cast(str, name).encode(errors="replace") for name in names]
-    found = StringArray.of(map(stem, texts)).fixed()
+    found = StringArray.from_texts(map(stem, texts)).fixed()
     check_unique(found, source)
     return found
 

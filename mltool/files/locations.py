@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import digits
-from mltool.files.names import StringArray, examples, find, printable
+from mltool.files.names import StringArray, examples, find
 
 INSIDE = "::"  # between a pack and the name of an image in it
 DIGITS = "digits"
@@ -23,7 +23,7 @@ DIGITS = "digits"
 def describe(location: str) -> str:
     """A location for a message."""
     source, _, row = location.partition("\0")
-    return printable(f"{source} row {row}" if row else source)
+    return escape(f"{source} row {row}" if row else source)
 
 
 def resolve(texts: Sequence[str], folder: str) -> list[str]:
@@ -41,7 +41,7 @@ def resolve(texts: Sequence[str], folder: str) -> list[str]:
         path = source if source == DIGITS else os.path.join(folder, source)
         found = find(_names_in(path), members)
         if (found < 0).any():
-            raise InputError(f"{printable(path)} holds no {examples(members[found < 0])}")
+            raise InputError(f"{escape(path)} holds no {examples(members[found < 0])}")
         for row, place in zip(rows, found.tolist(), strict=True):
             locations[row] = f"{path}\0{place}"
     return locations
@@ -80,11 +80,11 @@ def below(root: str, names: np.ndarray) -> StringArray:
     if root != DIGITS and not os.path.isfile(root):
         prefix = os.fsencode(root) + b"/"
         paths = (name if name.startswith(b"/") else prefix + name for name in names.tolist())
-        return StringArray.of(paths)
+        return StringArray.from_texts(paths)
     found = find(_names_in(root), names)
     if (found < 0).any():
-        raise InputError(f"{printable(root)} holds no {examples(names[found < 0])}")
-    return StringArray.of(f"{root}\0{row}" for row in found.tolist())
+        raise InputError(f"{escape(root)} holds no {examples(names[found < 0])}")
+    return StringArray.from_texts(f"{root}\0{row}" for row in found.tolist())
 
 
 def are_digits(names: np.ndarray) -> bool:
@@ -114,14 +114,14 @@ def path_column(names: np.ndarray, paths: StringArray, folder: str) -> dict[str,
     """A column `path` for a file in `folder`, if names and root alone do not find the images."""
     if root_of(names, paths) or are_digits(names):
         return {}
-    return {"path": StringArray.of(written(paths, folder)).fixed()}
+    return {"path": StringArray.from_texts(written(paths, folder)).fixed()}
 
 
 @functools.lru_cache(maxsize=4)
 def _names_in(source: str) -> np.ndarray:
     if source == DIGITS:
         count = len(digits.pixels_and_labels()[1])
-        return StringArray.of(digits.name(row) for row in range(count)).fixed()
+        return StringArray.from_texts(digits.name(row) for row in range(count)).fixed()
     from mltool.files.pack import read_names  # h5py is for packs only
 
     return read_names(source)

@@ -8,7 +8,7 @@ from os import fsdecode
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 
 BLOCK = 1 << 16  # rows handled at a time, so that temporaries stay small
 
@@ -21,7 +21,7 @@ class StringArray:
     offsets: np.ndarray  # int64 [N + 1]
 
     @classmethod
-    def of(cls, texts: Iterable[str | bytes]) -> "StringArray":
+    def from_texts(cls, texts: Iterable[str | bytes]) -> "StringArray":
         """Pack texts; a `str` becomes UTF-8, but for the bytes that were no UTF-8 before."""
         parts, lengths = [b""], [np.zeros(0, np.int64)]
         remaining = iter(texts)
@@ -91,15 +91,6 @@ def utf8_name(raw: bytes) -> bytes:
     return raw
 
 
-def printable(text: str) -> str:
-    """The text with control and other invisible characters escaped, safe for a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def check_unique(names: np.ndarray, source: str) -> None:
     """Raise InputError with examples where a name stands twice. `names` ['S', N]."""
     ordered = np.sort(names)
@@ -123,7 +114,7 @@ def find(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def examples(names: np.ndarray, count: int = 3) -> str:
     """The first few names ['S', N] for a message."""
-    shown = ", ".join(printable(name.decode(errors="replace")) for name in names[:count].tolist())
+    shown = ", ".join(escape(name.decode(errors="replace")) for name in names[:count].tolist())
     return f"{shown}, ..." if len(names) > count else shown
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import safe_h5
 from mltool.files._pack_layout import IMAGES, content_digest, frame_sha256
 from mltool.files._raw import read_all
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, examples, printable
+from mltool.files.names import StringArray, check_unique, examples
 
 FORMAT = "mltool-pack"
 FORMAT_VERSION = 1
@@ -42,7 +42,7 @@ def read(path: Path) -> Manifest:
     }
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(label_names):
         raise _damaged(path, "its labels have no names")
-    paths = StringArray.of(f"{path}\0{row}" for row in range(len(names)))
+    paths = StringArray.from_texts(f"{path}\0{row}" for row in range(len(names)))
     return Manifest(names, paths, labels, label_names, columns, path)
 
 
@@ -66,7 +66,7 @@ def open_bytes(path: Path) -> ReadRow:
     def read_row(row: int) -> bytes:
         if not 0 <= row < len(offsets) - 1:
             raise InputError(
-                f"{printable(os.fspath(path))} has no image {row}, only {len(offsets) - 1:,}"
+                f"{escape(os.fspath(path))} has no image {row}, only {len(offsets) - 1:,}"
             )
         first, last = offsets[row : row + 2].tolist()
         try:
@@ -143,7 +143,7 @@ def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
     for name in ("label_names", "history"):
         if safe_h5.has(file, name):
             arrays[name] = safe_h5.dataset(file, name, ndim=1, kinds="S")
-    check_unique(arrays["names"], printable(file.filename))
+    check_unique(arrays["names"], escape(file.filename))
     try:
         for key in ("names", "label_names"):
             b"\n".join(arrays.get(key, offsets[:0]).tolist()).decode()
@@ -153,4 +153,4 @@ def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
 
 
 def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"{printable(os.fspath(path))}: {what}; {REMEDY}")
+    return InputError(f"{escape(os.fspath(path))}: {what}; {REMEDY}")

@@ -89,7 +89,7 @@ def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict
     }
     arrays |= {f"columns/{key}": column for key, column in packed.columns.items()}
     if packed.label_names:
-        arrays["label_names"] = StringArray.of(packed.label_names).fixed()
+        arrays["label_names"] = StringArray.from_texts(packed.label_names).fixed()
     return arrays
 
 

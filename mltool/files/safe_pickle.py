@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mltool.errors import InputError
-from mltool.files.names import printable
+from mltool.errors import InputError, escape
 
 LARGEST = 2**30  # bytes; the ground truths are below 20 MB
 
@@ -31,22 +30,22 @@ def read(path: str) -> object:
     """
     try:
         if os.path.getsize(path) > LARGEST:
-            raise InputError(f"{printable(path)}: too large for a pickled ground truth")
+            raise InputError(f"{escape(path)}: too large for a pickled ground truth")
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise InputError(f"{printable(path)}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{escape(path)}: cannot be read ({error.strerror})") from None
     try:
         _check(data)
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _Refused as error:
         raise InputError(
-            f"{printable(path)}: a pickle that holds {error}; only plain values are read, because "
+            f"{escape(path)}: a pickle that holds {error}; only plain values are read, because "
             "a pickle can run programs"
         ) from None
     # a torn or forged pickle fails in as many ways as there are operations in it
     except Exception:
-        raise InputError(f"{printable(path)}: damaged, or no pickle; fetch it again") from None
+        raise InputError(f"{escape(path)}: damaged, or no pickle; fetch it again") from None
 
 
 class _Refused(Exception):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mltool.components import suggest
-from mltool.errors import InputError, UsageError
+from mltool.errors import InputError, UsageError, escape
 from mltool.files.embeddings import Embeddings
 from mltool.files.images import load
 from mltool.files.manifest import Manifest
-from mltool.files.names import find, printable
+from mltool.files.names import find
 from mltool.retrieval.neighbours import nearest
 from mltool.retrieval.query_gallery import codes, split_roles
 from mltool.retrieval.scoring import evaluate
@@ -121,7 +121,7 @@ def _rows_of(queries: Embeddings, chosen: Sequence[str]) -> np.ndarray:
     for name, row in zip(chosen, rows, strict=True):
         if row < 0:
             near = suggest(name, [known.decode() for known in queries.names.tolist()])
-            raise InputError(f"no query is called {printable(name)!r}{near}")
+            raise InputError(f"no query is called {escape(name)!r}{near}")
     return rows
 
 
@@ -154,12 +154,12 @@ def _label(embeddings: Embeddings, row: int) -> str:
     label = int(embeddings.labels[row])
     text = _name(embeddings, row) if label < 0 else str(label)
     text = embeddings.label_names[label] if label >= 0 and embeddings.label_names else text
-    text = printable(text).replace("$", r"\$")  # no formula
+    text = escape(text).replace("$", r"\$")  # no formula
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _name(embeddings: Embeddings, row: int) -> str:
-    return printable(embeddings.names[row].decode())
+    return escape(embeddings.names[row].decode())
 
 
 def _scatter(axes: "Axes", plane: np.ndarray, embeddings: Embeddings, rows: np.ndarray) -> None:

@@ -34,7 +34,7 @@ def impatient(monkeypatch) -> None:
 def listed(paths: list[Path]) -> Manifest:
     return Manifest(
         names=np.array([path.name.encode() for path in paths]),
-        paths=StringArray.of([str(path) for path in paths]),
+        paths=StringArray.from_texts([str(path) for path in paths]),
         labels=np.arange(len(paths)),
         label_names=tuple(str(n) for n in range(len(paths))),
         columns={},

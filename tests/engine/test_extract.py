@@ -84,7 +84,7 @@ def broken(images: Images, rows: list[int], **settings) -> Images:
     paths = list(images.manifest.paths)
     for row in rows:
         paths[row] = f"/no/{row}.png"
-    manifest = dataclasses.replace(images.manifest, paths=StringArray.of(paths))
+    manifest = dataclasses.replace(images.manifest, paths=StringArray.from_texts(paths))
     return tiny_runs.images(manifest, tiny_runs.model(seed=1), "center", **settings)
 
 
@@ -124,7 +124,7 @@ def test_an_unreadable_image_lacks_all_its_views_and_is_told_once(model) -> None
     of = tiny_runs.manifest(each=2)
     paths = [of.paths[row] for row in range(len(of))]
     paths[3] = "/nowhere.jpg"
-    of = dataclasses.replace(of, paths=StringArray.of(paths))
+    of = dataclasses.replace(of, paths=StringArray.from_texts(paths))
     images = tiny_runs.images(of, model, "affine", skip_bad=True)
     (block,) = extract(model, images, range(10), batch_size=10, views=2)
     assert np.flatnonzero(~block.kept).tolist() == [3]

@@ -43,7 +43,7 @@ def manifest(*, classes: range = range(5), each: int = 16) -> Manifest:
     rows = np.sort(np.concatenate([np.flatnonzero(labels == c)[:each] for c in classes]))
     return Manifest(
         names=np.array([digits.name(row).encode() for row in rows]),
-        paths=StringArray.of([digits.location(row) for row in rows]),
+        paths=StringArray.from_texts([digits.location(row) for row in rows]),
         labels=np.searchsorted(np.array(classes), labels[rows]),
         label_names=tuple(str(c) for c in classes),
         columns={},

@@ -13,7 +13,7 @@ from mltool.files.names import StringArray
 def listed(names, labels, label_names=("cat", "dog")):
     return Manifest(
         names=np.array(names, "S"),
-        paths=StringArray.of(f"/data/{name}" for name in names),
+        paths=StringArray.from_texts(f"/data/{name}" for name in names),
         labels=np.array(labels, np.int64),
         label_names=label_names,
         columns={"number": np.arange(len(names), dtype=np.float64)},
@@ -23,7 +23,9 @@ def listed(names, labels, label_names=("cat", "dog")):
 
 def test_columns_of_different_lengths_are_a_bug():
     with pytest.raises(ValueError, match="lengths"):
-        Manifest(np.array([b"a"]), StringArray.of([]), np.zeros(1, np.int64), ("x",), {}, "")
+        Manifest(
+            np.array([b"a"]), StringArray.from_texts([]), np.zeros(1, np.int64), ("x",), {}, ""
+        )
 
 
 def test_take_rows_and_mask():

@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 
 from mltool.errors import InputError
 from mltool.files import names as module
-from mltool.files.names import (
-    StringArray,
-    check_unique,
-    examples,
-    find,
-    printable,
-    utf8_name,
-)
+from mltool.files.names import StringArray, check_unique, examples, find, utf8_name
 
 RAW = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"x"))
 
@@ -36,57 +29,36 @@ def test_any_bytes_give_a_utf8_name(raw):
     utf8_name(raw).decode()
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain é 😀.jpg", "plain é 😀.jpg"),
-        ("\x1b[31m", "\\x1b[31m"),
-        ("a\nb\tc\r", "a\\nb\\tc\\r"),
-        ("\u202egpj.exe", "\\u202egpj.exe"),
-        ("\udce9", "\\udce9"),
-        ("\x9b", "\\x9b"),
-    ],
-)
-def test_nothing_but_visible_characters_reach_a_terminal(text, shown):
-    assert printable(text) == shown
-    assert printable(text).encode()
-
-
-@given(st.text())
-def test_printable_is_printable(text):
-    assert printable(text).isprintable()
-
-
 @given(st.lists(RAW, max_size=20), st.data())
 def test_strings_equal_a_list(texts, data):
-    strings = StringArray.of(texts)
+    strings = StringArray.from_texts(texts)
     shown = [raw.decode(errors="surrogateescape") for raw in texts]
     assert len(strings) == len(texts)
     assert list(strings) == shown == [strings[row] for row in range(len(texts))]
     assert strings.fixed().tolist() == texts
     rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=30)) if texts else []
     assert list(strings.take(np.array(rows, np.int64))) == [shown[row] for row in rows]
-    assert list(StringArray.join([strings, StringArray.of([]), strings])) == shown + shown
+    assert list(StringArray.join([strings, StringArray.from_texts([]), strings])) == shown + shown
 
 
 def test_strings_in_several_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 3)
     texts = [f"image{number}" * (number % 4) for number in range(10)]
-    strings = StringArray.of(texts)
+    strings = StringArray.from_texts(texts)
     assert list(strings) == texts
     assert [raw.decode() for raw in strings.fixed().tolist()] == texts
     assert list(strings.take(np.arange(9, -1, -1))) == texts[::-1]
 
 
 def test_strings_hold_no_objects_and_refuse_what_cannot_be():
-    strings = StringArray.of(["a", "b"])
+    strings = StringArray.from_texts(["a", "b"])
     assert strings.data.dtype == np.uint8
     assert strings.offsets.dtype == np.int64
     for row in (-1, 2):
         with pytest.raises(IndexError):
             strings[row]
     with pytest.raises(InputError, match="NUL"):
-        StringArray.of(["a\0b"]).fixed()
+        StringArray.from_texts(["a\0b"]).fixed()
 
 
 @settings(max_examples=50)

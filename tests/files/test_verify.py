@@ -26,7 +26,7 @@ def write_pack(path: Path) -> None:
     image = path.with_suffix(".png")
     Image.new("RGB", (4, 4)).save(image)
     labels, label_names = np.array([0]), ("cat",)
-    paths = StringArray.of([os.fspath(image)])
+    paths = StringArray.from_texts([os.fspath(image)])
     manifest = Manifest(np.array([b"a.png"]), paths, labels, label_names, {}, "")
     pack_writer.write(path, manifest)
 

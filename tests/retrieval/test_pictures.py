@@ -25,7 +25,7 @@ def photos_and_vectors(tmp_path_factory):
     for name in names:
         Image.new("RGB", (40, 30), (200, 200, 255)).save(folder / f"{name}.jpg")
     found = Embeddings([f"{name}.jpg" for name in names], vectors, [name[0] for name in names])
-    paths = StringArray.of(str(folder / f"{name}.jpg") for name in names)
+    paths = StringArray.from_texts(str(folder / f"{name}.jpg") for name in names)
     listed = Manifest(found.names, paths, found.labels, found.label_names, {}, str(folder))
     return found, listed
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import atomic, locations
 from mltool.files._columns import from_text, to_text
 from mltool.files.history import Record, write_sidecar
 from mltool.files.labels import number_labels
 from mltool.files.manifest import Manifest
-from mltool.files.names import BLOCK, StringArray, check_unique, printable, utf8_name
+from mltool.files.names import BLOCK, StringArray, check_unique, utf8_name
 from mltool.files.reading import open_input
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     InputError with the line for whatever does not fit.
     """
     path = os.fspath(path)
-    source = printable(path)
+    source = escape(path)
     columns, lines = _parse(path, source)
     names = columns["name"].fixed()
     check_unique(names, source)
@@ -105,7 +105,7 @@ def _parse(path: str, source: str) -> Cells:
                     _check(key, cells, folder, source, lines)
                 _name(block, folder, source, lines)
                 for key, cells in block.items():
-                    parts[key].append(StringArray.of(cells))
+                    parts[key].append(StringArray.from_texts(cells))
                 numbers.append(np.array(lines))
         except csv.Error as error:
             raise InputError(f"{source} line {reader.line_num}: {error}; correct it") from error
@@ -117,7 +117,7 @@ def _parse(path: str, source: str) -> Cells:
 
 def _header(cells: Sequence[str], source: str) -> list[str]:
     header = [cell.strip() for cell in cells]
-    shown = printable(", ".join(header)) or "nothing"
+    shown = escape(", ".join(header)) or "nothing"
     if "path" not in header:
         raise InputError(
             f"{source} has no column `path` in its first line, which holds {shown[:200]}; "

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.labels import number_labels
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, printable, utf8_name
+from mltool.files.names import StringArray, check_unique, utf8_name
 from mltool.files.reading import unreadable
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def read_folder(root: str) -> Manifest:
     if folders > len(label_names):
         logger.warning(
             "%s: %d folders make %d classes, since folders of one name are one class",
-            *(printable(root), folders, len(label_names)),
+            *(escape(root), folders, len(label_names)),
         )
     return Manifest(names, paths, labels, label_names, {}, root)
 
@@ -48,13 +48,13 @@ def find_images(root: str) -> tuple[np.ndarray, StringArray]:
     raw = sorted(_walk(os.fsencode(root), skipped), key=utf8_name)
     if not raw:
         kinds = " ".join(suffix.decode() for suffix in SUFFIXES)
-        raise InputError(f"{printable(root)} holds no images ({kinds}); name another folder")
-    names = StringArray.of(map(utf8_name, raw)).fixed()
-    check_unique(names, printable(root))
+        raise InputError(f"{escape(root)} holds no images ({kinds}); name another folder")
+    names = StringArray.from_texts(map(utf8_name, raw)).fixed()
+    check_unique(names, escape(root))
     if skipped:
         counts = ", ".join(f"{count:,} {what}" for what, count in sorted(skipped.items()))
-        logger.info("%s: skipped %s", printable(root), counts)
-    return names, StringArray.of(os.path.join(os.fsencode(root), name) for name in raw)
+        logger.info("%s: skipped %s", escape(root), counts)
+    return names, StringArray.from_texts(os.path.join(os.fsencode(root), name) for name in raw)
 
 
 def is_image_name(name: bytes) -> bool:
@@ -77,7 +77,7 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
             status = os.stat(folder)
             entries = list(os.scandir(folder))
         except OSError as error:
-            raise unreadable(printable(os.fsdecode(folder)), error) from error
+            raise unreadable(escape(os.fsdecode(folder)), error) from error
         if (status.st_dev, status.st_ino) in seen:
             skipped["links to folders read already"] += 1
             continue
@@ -99,5 +99,5 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
 def _classes(names: np.ndarray) -> tuple[np.ndarray, int]:
     """The parent folder's name of each image ['S', N], and how many folders there are."""
     parents = [name.rpartition(b"/")[0] for name in names.tolist()]
-    texts = StringArray.of(parent.rpartition(b"/")[2] for parent in parents).fixed()
+    texts = StringArray.from_texts(parent.rpartition(b"/")[2] for parent in parents).fixed()
     return texts, len(set(parents) - {b""})

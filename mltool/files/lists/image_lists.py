@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files import locations
 from mltool.files.lists.csv_list import read_csv
 from mltool.files.lists.folder import is_image_name, read_folder
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, printable, utf8_name
+from mltool.files.names import StringArray, check_unique, utf8_name
 
 
 def read(path: str) -> Manifest:
@@ -29,7 +29,7 @@ def read(path: str) -> Manifest:
     if safe_h5.is_hdf5(path):
         return read_h5(path)
     raise InputError(
-        f"{printable(path)} is no image list: neither a folder, a .csv, an image nor an .h5 of "
+        f"{escape(path)} is no image list: neither a folder, a .csv, an image nor an .h5 of "
         "mltool; paths one a line can be given on standard input (-)"
     )
 
@@ -41,13 +41,13 @@ def read_lines(lines: Iterable[bytes], *, root: str | None = None, source: str) 
     """
     raw = [line for line in (line.rstrip(b"\r\n") for line in lines) if line]
     if not raw:
-        raise InputError(f"{printable(source)} names no images; give one path a line")
+        raise InputError(f"{escape(source)} names no images; give one path a line")
     folder = os.path.abspath(root or "")
-    names = StringArray.of(map(utf8_name, raw)).fixed()
-    check_unique(names, printable(source))
+    names = StringArray.from_texts(map(utf8_name, raw)).fixed()
+    check_unique(names, escape(source))
     return Manifest(
         names=names,
-        paths=StringArray.of(os.path.join(os.fsencode(folder), line) for line in raw),
+        paths=StringArray.from_texts(os.path.join(os.fsencode(folder), line) for line in raw),
         labels=np.full(len(raw), -1),
         label_names=(),
         columns={},
@@ -70,14 +70,16 @@ def read_h5(path: str) -> Manifest:
     if kind == PACK:
         return read_pack(path)
     if kind != embeddings.FORMAT:
-        raise InputError(f"{printable(path)} holds no image list but {kind or 'foreign data'}")
+        raise InputError(f"{escape(path)} holds no image list but {kind or 'foreign data'}")
     found = embeddings.peek(path)
     columns = dict(found.columns)
     texts = columns.pop("path", None)
     root = found.root or os.path.dirname(os.path.abspath(path))
     if texts is not None:
         written = [os.fsdecode(text) for text in texts.tolist()]
-        paths = StringArray.of(locations.resolve(written, os.path.dirname(os.path.abspath(path))))
+        paths = StringArray.from_texts(
+            locations.resolve(written, os.path.dirname(os.path.abspath(path)))
+        )
         root = found.root
     elif not found.root and locations.are_digits(found.names):
         paths, root = locations.below(locations.DIGITS, found.names), ""

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mltool.errors import InputError
+from mltool.errors import InputError, escape
 from mltool.files.manifest import Manifest
-from mltool.files.names import examples, find, printable
+from mltool.files.names import examples, find
 from mltool.files.reading import open_input
 
 HEADER = ("anchor", "positive")
@@ -26,7 +26,7 @@ def declare(manifest: Manifest, path: str) -> Manifest:
     unknown = np.unique(names[rows < 0])
     if len(unknown):
         raise InputError(
-            f"{printable(path)}: {len(unknown):,} names are not in the image list "
+            f"{escape(path)}: {len(unknown):,} names are not in the image list "
             f"({examples(unknown)}); correct the pairs or choose more images"
         )
     _refuse(names[rows[:, 0] == rows[:, 1]], path, "pair an image with itself; leave them out")
@@ -40,12 +40,12 @@ def _refuse(wrong: np.ndarray, path: str, reason: str) -> None:
     """Raise InputError if there are wrong pairs ['S', W, 2]."""
     if len(wrong):
         shown = f"{examples(wrong[0, :1])} and {examples(wrong[0, 1:])}"
-        raise InputError(f"{printable(path)}: {len(wrong):,} pairs, such as {shown}, {reason}")
+        raise InputError(f"{escape(path)}: {len(wrong):,} pairs, such as {shown}, {reason}")
 
 
 def _read(path: str) -> np.ndarray:
     """The names in the columns `anchor` and `positive`: ['S', P, 2]. Raises InputError."""
-    source = printable(path)
+    source = escape(path)
     with open_input(path) as file:
         data = file.read()
     pairs: list[tuple[bytes, bytes]] = []

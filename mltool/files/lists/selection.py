@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from mltool.components import suggest
-from mltool.errors import InputError, UsageError
+from mltool.errors import InputError, UsageError, escape
 from mltool.files.labels import join_labels
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, examples, find, printable
+from mltool.files.names import StringArray, examples, find
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def select_split(manifest: Manifest, split: str) -> Manifest:
     wanted = (split.encode(),) if split in known else SPLITS_CALLED.get(split, ())
     chosen = np.isin(_split_of(manifest), np.array(wanted, "S"))
     if not chosen.any():
-        there = ", ".join([*map(printable, known), ALL]) if known else "none in this list"
+        there = ", ".join([*map(escape, known), ALL]) if known else "none in this list"
         raise UsageError(f"no split {split!r}{suggest(split, known)} (there are: {there})")
     taken = manifest.take(chosen)
     if any(taken.columns[key].any() for key in ROLES if key in taken.columns):
@@ -91,7 +91,7 @@ def select_classes(manifest: Manifest, text: str) -> Manifest:
         else:
             hint = suggest(item, list(names))
             raise UsageError(
-                f"no class {item!r}{printable(hint)} (there are {len(names):,} classes; "
+                f"no class {item!r}{escape(hint)} (there are {len(names):,} classes; "
                 f"a range counts them from 0 to {len(names) - 1})"
             )
     return manifest.take(np.isin(manifest.labels, list(chosen)))
@@ -173,9 +173,9 @@ def _merge_duplicates(manifest: Manifest) -> Manifest:
             clashes.append(row)
     if clashes:
         names = manifest.names[clashes]
-        texts = (*map(printable, manifest.label_names), "no class")
+        texts = (*map(escape, manifest.label_names), "no class")
         row, original = clashes[0], int(first[clashes[0]])
-        sides = [f"{printable(manifest.paths[r])} ({texts[labels[r]]})" for r in (original, row)]
+        sides = [f"{escape(manifest.paths[r])} ({texts[labels[r]]})" for r in (original, row)]
         raise InputError(
             f"{len(clashes):,} names stand for different files or classes in the joined lists "
             f"({examples(names)}; {sides[0]} and {sides[1]}); give the lists different names"

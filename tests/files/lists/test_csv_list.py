@@ -208,8 +208,8 @@ def test_names_and_labels_survive(tmp_path_factory, names, labels):
     texts = labels[: len(names)]
     label_names = tuple(dict.fromkeys(texts))
     images = Manifest(
-        names=StringArray.of(names).fixed(),
-        paths=StringArray.of(f"/data/{row}.jpg" for row in range(len(names))),
+        names=StringArray.from_texts(names).fixed(),
+        paths=StringArray.from_texts(f"/data/{row}.jpg" for row in range(len(names))),
         labels=np.array([label_names.index(text) for text in texts]),
         label_names=label_names,
         columns={},

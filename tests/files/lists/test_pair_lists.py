@@ -17,7 +17,7 @@ def images(names, classes, pairs=None, root="/data"):
     texts = sorted(set(classes) - {"-"})
     return Manifest(
         names=np.array([name.encode() for name in names]),
-        paths=StringArray.of(f"{root}/{name}" for name in names),
+        paths=StringArray.from_texts(f"{root}/{name}" for name in names),
         labels=np.array([texts.index(c) if c in texts else -1 for c in classes]),
         label_names=tuple(texts),
         columns={},

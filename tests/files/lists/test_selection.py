@@ -23,7 +23,7 @@ def images(names, labels=None, label_names=(), root="/data", **columns):
     label_names = label_names or tuple(sorted(set(texts) - {"", "-"}))
     return Manifest(
         names=np.array([name.encode() for name in names]),
-        paths=StringArray.of(f"{root}/{name}" for name in names),
+        paths=StringArray.from_texts(f"{root}/{name}" for name in names),
         labels=np.array([label_names.index(t) if t in label_names else -1 for t in texts]),
         label_names=label_names,
         columns={key: np.array(column) for key, column in columns.items()},
@@ -72,7 +72,10 @@ def test_links_to_one_file_are_one_image(tmp_path):
     [
         images("a c", "dog dog", root="/other"),
         images("a c", "cat dog"),
-        replace(images("a c", "dog dog"), paths=StringArray.of(["/p.h5\0" + "0", "/p.h5\0" + "1"])),
+        replace(
+            images("a c", "dog dog"),
+            paths=StringArray.from_texts(["/p.h5\0" + "0", "/p.h5\0" + "1"]),
+        ),
     ],
 )
 def test_equal_names_of_different_files_or_classes_are_refused(other):
