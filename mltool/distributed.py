@@ -1,8 +1,11 @@
-"""Ranks, gathering with gradient and averaging: everything torch.distributed is used for.
+"""Ranks, gathering with gradient and averaging: all uses of torch.distributed.
 
-Each rank embeds its own part of the batch, every rank computes the whole loss over all rows, and
-gradients are averaged after backward. The backward of `gather` sums over ranks, so the average
-is the gradient of one process with the whole batch.
+Each rank embeds its part of the batch, every rank computes the whole loss over all rows, and
+gradients are averaged after backward. The backward of `gather` sums over ranks, so the average is
+the gradient of one process with the whole batch. Example with 2 ranks, whose vectors are a and b:
+both compute L(a, b). The backward of `gather` gives rank 0 dL/da from its loss plus dL/da from rank
+1's, so 2 dL/da; the average of the parameters' gradients over both ranks is then
+(2 dL/da a' + 2 dL/db b') / 2, that of one process.
 """
 
 import os
@@ -17,12 +20,15 @@ from mltool.errors import UsageError
 
 @contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Join the process group that torchrun or Slurm started, if any, and leave it at the end."""
-    launched = _launched()
-    if launched is None:
+    """Join the process group that torchrun or Slurm started, if any, and leave it at the end.
+
+    Raises UsageError for several nodes without MASTER_ADDR.
+    """
+    rank_and_world = _rank_and_world()
+    if rank_and_world is None:
         yield
         return
-    rank, world = launched
+    rank, world = rank_and_world
     if "MASTER_ADDR" not in os.environ and int(os.environ.get("SLURM_NNODES", "1")) > 1:
         raise UsageError(
             "the processes are on several nodes; set MASTER_ADDR to the first one "
@@ -38,8 +44,11 @@ def session(device: torch.device) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _launched() -> tuple[int, int] | None:
-    """(rank, world) from torchrun's or srun's environment; None for a single process."""
+def _rank_and_world() -> tuple[int, int] | None:
+    """Read (rank, world) from torchrun's or srun's environment; None for a single process.
+
+    Raises UsageError for a RANK without WORLD_SIZE.
+    """
     if "RANK" in os.environ:
         if "WORLD_SIZE" not in os.environ:
             raise UsageError("RANK is set but WORLD_SIZE is not; start with torchrun or srun")
@@ -50,17 +59,17 @@ def _launched() -> tuple[int, int] | None:
 
 
 def local_rank() -> int:
-    """Which of the machine's devices is ours."""
+    """Return the index of this process's device on its machine, 0 when alone."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
 def rank() -> int:
-    """This process's number, 0 when alone."""
+    """Return the number of this process, 0 when alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world() -> int:
-    """The number of processes, 1 when alone."""
+    """Return the number of processes, 1 when alone."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -74,14 +83,15 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        summed = gradient.clone(memory_format=torch.contiguous_format)  # others may read it too
+        # all_reduce writes in place, and other backward functions may read the same gradient
+        summed = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(summed)
         start = rank() * ctx.size
         return summed[start : start + ctx.size]
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows [B, ...] of all ranks in rank order [world * B, ...], differentiable."""
+    """Gather rows [B, ...] of all ranks in rank order, [world * B, ...], with gradient."""
     return _Gather.apply(rows) if world() > 1 else rows
 
 
@@ -106,7 +116,7 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 
 def gather_objects(value: object) -> list:
-    """The values of all ranks, in rank order."""
+    """Return the values of all ranks, in rank order."""
     if world() == 1:
         return [value]
     values: list = [None] * world()
@@ -115,7 +125,7 @@ def gather_objects(value: object) -> list:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on at least one rank; all ranks get the same answer."""
+    """Return whether the flag is set on at least one rank; all ranks get the same answer."""
     if world() == 1:
         return flag
     value = torch.tensor(int(flag), device=device)
@@ -124,6 +134,6 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
+    """Wait until every rank has called this."""
     if world() > 1:
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, plain lines in a log file."""
+"""Progress of long work: a bar on a terminal, plain lines in a log file."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ LINE_AT_LEAST_SECONDS = 2.0
 
 
 class Progress:
-    """Reports `done` of `total` units of work to standard error.
+    """Progress of `total` units of work on standard error, counted from `start`.
 
     On a terminal a rich bar; otherwise one plain line every 30 s or 5 %, because a log file must
     show life without drowning in redrawn bars.
@@ -27,7 +27,7 @@ class Progress:
         self._bar = _rich_bar(label, total, start)
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` units are done; `note` is shown beside, such as a loss."""
+        """Show that `done` units are done; `note`, such as a loss, stands at the end."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
             return
@@ -62,7 +62,7 @@ class Progress:
 
 
 def format_duration(seconds: float) -> str:
-    """`95` -> `1 min 35 s`, for people."""
+    """Write seconds for people, `95` as `1 min 35 s`."""
     if seconds == float("inf"):
         return "unknown time"
     whole = round(seconds)
@@ -74,6 +74,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _rich_bar(label: str, total: int, start: int):  # type: ignore[no-untyped-def]
+    """Return a rich bar; None where nothing is shown or standard error is no terminal."""
     quiet = not logger.isEnabledFor(logging.INFO)
     if quiet or not sys.stderr.isatty():
         return None

@@ -1,4 +1,4 @@
-"""The deterministic part of image preparation: resize, centre crop, and its test-time chain.
+"""The deterministic part of image preparation: resizing and the centre crop.
 
 Images are uint8 [3, H, W] tensors until they reach the model, which normalises them itself.
 """
@@ -10,17 +10,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 LEAST_SIDE = 32  # pixels of the longer side; below, networks that halve five times see nothing
-LONGEST_STRIP = 16  # sides; what lies further out never reaches a crop of the centre
+LONGEST_STRIP = 16  # times the shorter side; pixels beyond never reach a crop of the centre
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """An [H, W, 3] array as a [3, H, W] tensor over the same memory (channels last in memory)."""
+    """Return an [H, W, 3] array as a [3, H, W] tensor over the same memory (channels last)."""
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
-    """The image [3, H, W] with its shorter side `size`, antialiased; unchanged if it is."""
-    image = _without_extremes(image)
+    """Resize an image [3, H, W] to a shorter side of `size`, antialiased; unchanged if it is."""
+    image = _cut_strip(image)
     height, width = image.shape[-2:]
     if min(height, width) == size:
         return image
@@ -35,12 +35,12 @@ def resize_shorter(image: Tensor, size: int, *, interpolation: str = "bilinear")
 
 
 def resize_longer(image: Tensor, size: int, *, interpolation: str = "bilinear") -> Tensor:
-    """The whole image [3, H, W] with its longer side at most `size`, antialiased.
+    """Resize a whole image [3, H, W] to a longer side of at most `size`, antialiased.
 
-    It is never enlarged, unless its longer side has less than 32 pixels. A strip is cut to 16 times
-    its shorter side, or nothing of that would be left for a network.
+    Images are never enlarged, unless the longer side has less than 32 pixels. A strip is cut to 16
+    times its shorter side: resized whole, its shorter side would vanish.
     """
-    image = _without_extremes(image)
+    image = _cut_strip(image)
     height, width = image.shape[-2:]
     longer = max(height, width)
     target = min(size, max(longer, LEAST_SIDE))
@@ -51,8 +51,8 @@ def resize_longer(image: Tensor, size: int, *, interpolation: str = "bilinear") 
     return functional.resize(image, shape, interpolation=mode, antialias=True)
 
 
-def _without_extremes(image: Tensor) -> Tensor:
-    """The middle of a strip: resized by its shorter side, a long one would fill the memory."""
+def _cut_strip(image: Tensor) -> Tensor:
+    """Cut a strip to its middle: resized by its shorter side, a long one would fill the memory."""
     height, width = image.shape[-2:]
     longest = LONGEST_STRIP * min(height, width)
     if max(height, width) <= longest:
@@ -62,7 +62,7 @@ def _without_extremes(image: Tensor) -> Tensor:
 
 
 def center_crop(image: Tensor, size: int) -> Tensor:
-    """The centre square [3, size, size] of an image that is at least that large."""
+    """Crop the centre square [3, size, size] of an image that is at least that large."""
     height, width = image.shape[-2:]
     top, left = (height - size) // 2, (width - size) // 2
     return image[:, top : top + size, left : left + size]

@@ -170,7 +170,7 @@ def test_who_started_us(environment: dict, expected: tuple | None, monkeypatch) 
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert distributed._launched() == expected
+    assert distributed._rank_and_world() == expected
 
 
 def test_half_an_environment_is_refused(monkeypatch) -> None:

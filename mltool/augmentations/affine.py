@@ -15,8 +15,14 @@ class Affine:
 
     x' = A x + t with A = rotation(+-degrees) * shear(+-shear) / scaling(1+-scale), |t| <= shift
 
-    Shift is a fraction of the image side, shear an angle in degrees. Pixels from outside repeat
-    the border.
+    Args:
+        size: side of the result, in pixels.
+        degrees: largest angle of the rotation.
+        scale: largest change of size, as a fraction.
+        shear: largest angle of the shear, in degrees.
+        shift: largest shift, as a fraction of the side.
+
+    Pixels from outside repeat the border. Raises UsageError unless -1 < scale < 1.
     """
 
     def __init__(
@@ -36,7 +42,7 @@ class Affine:
         )
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
-        """uint8 [3, H, W] -> uint8 [3, size, size]."""
+        """Transform an image, uint8 [3, H, W] -> uint8 [3, size, size]."""
         draws = ((2 * torch.rand(5, generator=generator) - 1) * self.limits).tolist()
         angle, scaling, shear, across, down = draws
         cos, sin = math.cos(angle), math.sin(angle)

@@ -15,5 +15,5 @@ class Center:
         self.size = size
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
-        """uint8 [3, H, W] -> uint8 [3, size, size]."""
+        """Crop an image, uint8 [3, H, W] -> uint8 [3, size, size]."""
         return center_crop(image, self.size)

@@ -17,7 +17,14 @@ class Crop:
 
     area ~ U(scale, 1) of the image, log(aspect) ~ U(-log r, log r), flip ~ B(flip)
 
-    The training transform of the field for photographs.
+    Args:
+        size: side of the result, in pixels.
+        scale: least area of the crop, as a fraction of the image's.
+        ratio: r, the largest ratio of the crop's sides.
+        flip: probability of mirroring.
+
+    The training transform of the field for photographs. Raises UsageError unless 0 < scale <= 1 and
+    ratio >= 1.
     """
 
     def __init__(
@@ -28,7 +35,7 @@ class Crop:
         self.size, self.scale, self.ratio, self.flip = size, scale, ratio, flip
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
-        """uint8 [3, H, W] -> uint8 [3, size, size]."""
+        """Crop and resize an image, uint8 [3, H, W] -> uint8 [3, size, size]."""
         draws = torch.rand(2 * _TRIES + 3, generator=generator).tolist()
         top, left, height, width = self._box(image.shape[-2], image.shape[-1], draws)
         out = functional.resized_crop(
@@ -37,6 +44,7 @@ class Crop:
         return functional.horizontal_flip(out) if draws[-1] < self.flip else out
 
     def _box(self, rows: int, columns: int, draws: list[float]) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of the crop of an image; `draws` lie in [0, 1)."""
         for area_draw, ratio_draw in zip(draws[:_TRIES], draws[_TRIES : 2 * _TRIES], strict=True):
             area = rows * columns * (self.scale + (1 - self.scale) * area_draw)
             aspect = math.exp((2 * ratio_draw - 1) * math.log(self.ratio))

@@ -6,7 +6,7 @@ from torchvision.transforms.v2 import functional
 
 
 class Whole:
-    """The image as it is, mirrored at random; with --keep-aspect images keep their shapes.
+    """The whole image, mirrored at random; with --keep-aspect images keep their shapes.
 
     flip ~ B(flip)
     """
@@ -15,6 +15,6 @@ class Whole:
         self.size, self.flip = size, flip
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
-        """uint8 [3, H, W] -> uint8 [3, H, W]."""
+        """Return the image or its mirror image, uint8 [3, H, W] -> uint8 [3, H, W]."""
         mirrored = float(torch.rand((), generator=generator)) < self.flip
         return functional.horizontal_flip(image) if mirrored else image

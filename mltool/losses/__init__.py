@@ -1,9 +1,9 @@
 """One file = one loss on pairs: `f(pairs, *, settings) -> scalar`.
 
-What a loss needs of its caller is said by constants of its file:
+Constants of the file say what the loss needs of its caller:
 
-* `ANCHORS` and `CANDIDATES`, each "batch" or "proxies": who stands on the rows and the columns of
-  `Pairs`. With proxies, `pairs_from_labels` gets `arange(classes)` as the labels of that side.
+* `ANCHORS` and `CANDIDATES`, each "batch" or "proxies": the rows and the columns of `Pairs`. With
+  proxies, `pairs_from_labels` gets `arange(classes)` as the labels of that side.
 * `SQUARE = True`: the columns are the rows, as in a batch against itself (default False).
 * `PROXIES_PER_CLASS = "centers"`: the setting that says how many proxies a class has (default: one
   each). Columns are in class order, those of one class side by side, so `pairs_from_labels` gets

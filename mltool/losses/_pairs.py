@@ -1,9 +1,20 @@
 """Pairs: how similar anchor and candidate are, how much to pull them, how much to push them.
 
-Every formula of this folder is written with the few operations below. They share three rules: a
-pair of weight zero has no influence and no gradient; a weight multiplies its term, inside a
-log-sum-exp as + log w; an average divides by the number of its terms, not by the sum of their
-weights, so that weights all scaled by lambda scale the loss.
+Every formula of this folder is written with the few operations below. They share three rules:
+
+* a pair of weight zero has no influence and no gradient;
+* a weight multiplies its term, inside a log-sum-exp as + log w;
+* a mean divides by the number of its terms, not by the sum of their weights, so that weights all
+  scaled by lambda scale the loss.
+
+Example, two anchors of classes 4 and 7 against candidates of classes 7, 4 and 4:
+
+>>> sim = torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.4]])
+>>> pairs = pairs_from_labels(sim, torch.tensor([4, 7]), torch.tensor([7, 4, 4]))
+>>> pairs.pos.tolist()
+[[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+>>> pairs.neg.tolist()
+[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
 """
 
 from typing import NamedTuple
@@ -29,7 +40,7 @@ def pairs_from_labels(
     *,
     exclude: Tensor | None = None,
 ) -> Pairs:
-    """Pairs from class labels: equal labels are pulled, different ones pushed.
+    """Build pairs from class labels: equal labels are pulled, different ones pushed.
 
     Args:
         sim: [A, B] cosine similarities; half precision is widened to float32.
@@ -49,20 +60,23 @@ def pairs_from_labels(
 
 
 def distance(sim: Tensor) -> Tensor:
-    """Euclidean distance of unit vectors; flat below 1e-4, where its slope would be infinite."""
+    """Return the Euclidean distance of unit vectors, any shape.
+
+    The distance is flat below 1e-4, where its slope would be infinite.
+    """
     return root(2 - 2 * sim)
 
 
 def root(square: Tensor) -> Tensor:
-    """Square root with a finite slope everywhere: the argument is held above 1e-8."""
-    # 1e-8 is zero in float16
+    """Return the square root, any shape, of an argument held above 1e-8: its slope is finite."""
+    # float16 rounds 1e-8 to zero, so its smallest normal number is the bound
     return square.clamp(min=max(1e-8, torch.finfo(square.dtype).tiny)).sqrt()
 
 
 def log_sum_exp(x: Tensor, weight: Tensor) -> Tensor:
-    """`log(sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A].
+    """Return `log(sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A].
 
-    A row without weights gives a large negative number instead of -inf, whose gradient is NaN. The
+    A row without weights gives a large negative number, because the gradient of -inf is NaN. The
     weights get no gradient.
     """
     return _LogSumExp.apply(x, weight)
@@ -85,7 +99,7 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def log_odds(x: Tensor, pairs: Pairs) -> Tensor:
-    """`log_sum_exp(x, neg) - log_sum_exp(x, pos)` per row, [A, B] -> [A]."""
+    """Return `log_sum_exp(x, neg) - log_sum_exp(x, pos)` per row, [A, B] -> [A]."""
     return _LogOdds.apply(x, pairs.pos, pairs.neg)
 
 
@@ -107,7 +121,7 @@ class _LogOdds(torch.autograd.Function):
 
 
 def _value_and_share(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp [A] and its gradient [A, B]: the part that each entry has in the sum."""
+    """Return the log-sum-exp [A] and its gradient [A, B], the share of each entry in the sum."""
     floor = torch.finfo(x.dtype).min / 2
     share = x.masked_fill(weight <= 0, floor)
     top = share.amax(dim=1, keepdim=True)
@@ -120,34 +134,34 @@ def _value_and_share(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_one_plus_sum_exp(x: Tensor, weight: Tensor) -> Tensor:
-    """`log(1 + sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A]; 0 for a row without weights."""
+    """Return `log(1 + sum_j weight_ij exp(x_ij))` per row, [A, B] -> [A]; 0 without weights."""
     return F.softplus(log_sum_exp(x, weight))
 
 
 def softmax_loss(logits: Tensor, pairs: Pairs, *, margin: float = 0.0) -> Tensor:
-    """`-log(P / (P + N))` per row, [A].
+    """Return `-log(P / (P + N))` per row, [A]; 0 for a row without positives.
 
     P = sum pos exp(logits - margin), N = sum neg exp(logits)
 
     Args:
         logits: [A, B].
-        pairs: [A, B], of which the weights count.
-        margin: taken from the logits of the positives.
+        pairs: [A, B]; only the weights are read.
+        margin: subtracted from the logits of the positives.
     """
     odds = log_odds(logits, pairs) + margin
     return torch.where(has_any(pairs.pos), F.softplus(odds), 0)
 
 
 def has_any(weight: Tensor) -> Tensor:
-    """Whether a row has a weight at all, [A, B] -> [A] bool."""
+    """Return whether each row has a weight above zero, [A, B] -> [A] bool."""
     return (weight > 0).any(dim=1)
 
 
 def row_mean(terms: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the weighted terms of each row over its pairs of non-zero weight, [A, B] -> [A]."""
+    """Return each row's mean weighted term over its pairs of non-zero weight, [A, B] -> [A]."""
     return (weight * terms).sum(dim=1) / weight.sign().sum(dim=1).clamp(min=1)
 
 
 def mean_over(terms: Tensor, counted: Tensor) -> Tensor:
-    """Sum of all terms divided by how many entries of `counted` are not zero; 0 if none is."""
+    """Return the sum of all terms divided by the number of non-zeros of `counted`; 0 if none."""
     return terms.sum() / counted.count_nonzero().clamp(min=1)

@@ -14,7 +14,7 @@ CANDIDATES = "proxies"
 
 
 def arcface(pairs: Pairs, *, margin: float = 0.5, scale: Positive = 64.0) -> Tensor:
-    """Softmax over the proxies with an angular margin on the own class.
+    """Classify by the cosine to the proxies, with an angular margin on the sample's class.
 
     mean_a -log( e^(scale cos(t_ay + margin)) / (same + sum_(c != y) e^(scale cos t_ac)) )
 
@@ -27,12 +27,12 @@ def arcface(pairs: Pairs, *, margin: float = 0.5, scale: Positive = 64.0) -> Ten
     cos t - margin sin(margin), as in PML. cos(t + margin) is expanded: the arc cosine has an
     infinite slope at 1.
     """
-    own = pairs.pos.nonzero(as_tuple=True)
-    cos = pairs.sim[own]  # the margin concerns these alone
+    positives = pairs.pos.nonzero(as_tuple=True)
+    cos = pairs.sim[positives]  # the margin changes these alone
     shifted = cos * math.cos(margin) - root(1 - cos.square()) * math.sin(margin)
     monotone = cos - margin * math.sin(margin)
     target = torch.where(cos > -math.cos(margin), shifted, monotone)
     logits = scale * pairs.sim
-    own_logits = log_sum_exp(logits.index_put(own, scale * target), pairs.pos)
-    odds = log_sum_exp(logits, pairs.neg) - own_logits
+    positive_logits = log_sum_exp(logits.index_put(positives, scale * target), pairs.pos)
+    odds = log_sum_exp(logits, pairs.neg) - positive_logits
     return torch.where(has_any(pairs.pos), F.softplus(odds), 0).mean()

@@ -20,7 +20,7 @@ def binomial_deviance(
     base: float = 0.5,
     form: Literal["pairs", "set"] = "pairs",
 ) -> Tensor:
-    """Logistic loss of each pair, softer for positives than for negatives.
+    """Pull and push each pair by a logistic loss, softer for positives than for negatives.
 
     mean_a ( mean_p log(1 + e^(-alpha (s_ap - base))) + mean_n log(1 + e^(beta (s_an - base))) )
 

@@ -11,7 +11,7 @@ CANDIDATES = "batch"
 
 
 def circle(pairs: Pairs, *, margin: float = 0.4, scale: Positive = 80.0) -> Tensor:
-    """Every negative below every positive, each pair paced by how far it is from its goal.
+    """Push every negative below every positive, each pair paced by its distance from its goal.
 
     mean_a log(1 + sum_n e^(scale [s_an + margin]+ (s_an - margin))
     sum_p e^(-scale [1 + margin - s_ap]+ (s_ap - 1 + margin)))

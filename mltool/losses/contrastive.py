@@ -36,8 +36,8 @@ def contrastive(
     if form == "similarity":
         pull, push = -pairs.sim, (pairs.sim - margin).relu()
     else:
-        apart = distance(pairs.sim)
-        pull, push = apart, (margin - apart).relu()
+        dist = distance(pairs.sim)
+        pull, push = dist, (margin - dist).relu()
     if form == "squared":
         pull, push = pull.square() / 2, push.square() / 2
     pull, push = pairs.pos * pull, pairs.neg * push

@@ -10,13 +10,13 @@ CANDIDATES = "proxies"
 
 
 def cosface(pairs: Pairs, *, margin: float = 0.35, scale: Positive = 64.0) -> Tensor:
-    """Softmax over the proxies with a cosine margin on the own class.
+    """Classify by the cosine to the proxies, with a cosine margin on the sample's class.
 
     mean_a -log( e^(scale (s_ay - margin)) / (same + sum_(c != y) e^(scale s_ac)) )
 
     Args:
         pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
-        margin: taken from the cosine of the own class.
+        margin: subtracted from the cosine to the proxy of the sample's class.
         scale: multiplies the cosines.
 
     PML's CosFaceLoss has the same defaults.

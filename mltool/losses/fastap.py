@@ -10,7 +10,7 @@ CANDIDATES = "batch"
 
 
 def fastap(pairs: Pairs, *, bins: int = 10) -> Tensor:
-    """One minus the average precision of each anchor, ranks being bins of a soft histogram.
+    """Maximise the average precision of each anchor, ranks being bins of a soft histogram.
 
     mean_a ( 1 - (1 / N+) sum_l h+_l H+_l / H_l )
 
@@ -22,10 +22,10 @@ def fastap(pairs: Pairs, *, bins: int = 10) -> Tensor:
     An anchor without positives adds 0; PML's FastAPLoss leaves it out of the mean. Best with large
     batches.
     """
-    place = ((2 - 2 * pairs.sim) * (bins / 4)).clamp(0, bins)
-    left = place.detach().long().clamp(max=bins - 1)
-    share = place - left  # of the bin to the right
-    empty = place.new_zeros(len(place), bins + 1)
+    position = ((2 - 2 * pairs.sim) * (bins / 4)).clamp(0, bins)  # in bins, [A, B]
+    left = position.detach().long().clamp(max=bins - 1)
+    share = position - left  # of the bin to the right
+    empty = position.new_zeros(len(position), bins + 1)
     right = left + 1
 
     def histogram(weight: Tensor) -> Tensor:
@@ -33,12 +33,12 @@ def fastap(pairs: Pairs, *, bins: int = 10) -> Tensor:
         return lower.scatter_add(1, right, weight * share)
 
     # running sums by a product: cumsum has no deterministic form on CUDA
-    so_far = place.new_ones(bins + 1, bins + 1).triu()
+    running_sum = position.new_ones(bins + 1, bins + 1).triu()
     positives = histogram(pairs.pos)
-    found = positives @ so_far
-    seen = found + histogram(pairs.neg) @ so_far
+    positives_so_far = positives @ running_sum
+    pairs_so_far = positives_so_far + histogram(pairs.neg) @ running_sum
     # a bin before the first pair is 0 / 0; the inner where keeps its gradient finite
-    precision = positives * found / torch.where(seen > 0, seen, 1)
+    precision = positives * positives_so_far / torch.where(pairs_so_far > 0, pairs_so_far, 1)
     total = pairs.pos.sum(dim=1)
     average = precision.sum(dim=1) / torch.where(total > 0, total, 1)
     return torch.where(total > 0, 1 - average, 0).mean()

@@ -9,7 +9,7 @@ CANDIDATES = "batch"
 
 
 def generalized_lifted_structure(pairs: Pairs, *, margin: float = 1.0) -> Tensor:
-    """Soft hardest positive against soft hardest negative of each anchor.
+    """Push the soft hardest negative of each anchor beyond its soft hardest positive.
 
     mean_a [ log sum_p e^(D_ap) + log sum_n e^(margin - D_an) ]+
 
@@ -20,6 +20,6 @@ def generalized_lifted_structure(pairs: Pairs, *, margin: float = 1.0) -> Tensor
     An anchor needs a positive and a negative; PML's GeneralizedLiftedStructureLoss takes a missing
     side as 0.
     """
-    apart = distance(pairs.sim)
-    violation = log_sum_exp(apart, pairs.pos) + log_sum_exp(margin - apart, pairs.neg)
+    dist = distance(pairs.sim)
+    violation = log_sum_exp(dist, pairs.pos) + log_sum_exp(margin - dist, pairs.neg)
     return violation.relu().mean()  # a missing side is far below 0

@@ -11,7 +11,7 @@ CANDIDATES = "batch"
 
 
 def info_nce(pairs: Pairs, *, temperature: Positive = 0.07) -> Tensor:
-    """Find each positive among the anchor's negatives.
+    """Tell each positive from the anchor's negatives, the mean per anchor first.
 
     mean_a mean_p -log( e^(s_ap / T) / (e^(s_ap / T) + sum_n e^(s_an / T)) )
 

@@ -11,7 +11,7 @@ SQUARE = True
 
 
 def lifted_structure(pairs: Pairs, *, margin: float = 1.0) -> Tensor:
-    """Each positive pair against the negatives of both of its ends.
+    """Compare each positive pair with the negatives of both of its ends.
 
     mean_(i, j positive) [J_ij]+^2 / 2,
     J_ij = D_ij + log( sum_(k neg. of i) e^(margin - D_ik) + sum_(l neg. of j) e^(margin - D_jl) )
@@ -22,7 +22,7 @@ def lifted_structure(pairs: Pairs, *, margin: float = 1.0) -> Tensor:
 
     The vectors have unit length, those of the paper do not. PML's LiftedStructureLoss is the same.
     """
-    apart = distance(pairs.sim)
-    negatives = log_sum_exp(margin - apart, pairs.neg)
-    violation = torch.logaddexp(negatives[:, None], negatives[None, :]) + apart
+    dist = distance(pairs.sim)
+    negatives = log_sum_exp(margin - dist, pairs.neg)
+    violation = torch.logaddexp(negatives[:, None], negatives[None, :]) + dist
     return mean_over(pairs.pos * violation.relu().square() / 2, pairs.pos)

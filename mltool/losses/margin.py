@@ -46,10 +46,10 @@ class Margin(nn.Module):
         self.beta = nn.Parameter(start, requires_grad=learn != "none")
 
     def forward(self, pairs: Pairs, labels: Tensor) -> Tensor:
-        """Loss of `pairs` [A, B], whose anchors have the class indices `labels` [A]."""
+        """Return the loss of `pairs` [A, B]; `labels` [A] are the class indices of the anchors."""
         beta = self.beta[labels] if len(self.beta) > 1 else self.beta.expand(len(labels))
-        apart = distance(pairs.sim)
-        pull = pairs.pos * (apart - beta[:, None] + self.margin).relu()
-        push = pairs.neg * (beta[:, None] - apart + self.margin).relu()
+        dist = distance(pairs.sim)
+        pull = pairs.pos * (dist - beta[:, None] + self.margin).relu()
+        push = pairs.neg * (beta[:, None] - dist + self.margin).relu()
         active = pull.count_nonzero() + push.count_nonzero()
         return (pull + push).sum() / active.clamp(min=1) + self.nu * beta.mean()

@@ -12,7 +12,7 @@ CANDIDATES = "batch"
 def multi_similarity(
     pairs: Pairs, *, alpha: Positive = 2.0, beta: Positive = 50.0, base: float = 0.5
 ) -> Tensor:
-    """Soft hardest positive and soft hardest negative of each anchor.
+    """Pull the soft hardest positive and push the soft hardest negative of each anchor.
 
     mean_a ( log(1 + sum_p e^(-alpha (s_ap - base))) / alpha
     + log(1 + sum_n e^(beta (s_an - base))) / beta )

@@ -10,7 +10,7 @@ INPUT = "vectors"
 class MutualInformation(nn.Module):
     """Cross-entropy of a linear classifier with smoothed labels; a bound on the pairwise losses.
 
-    mean_i sum_c q_ic log(q_ic / softmax_c(W x_i + b)), q = 1 - smoothing for the own class, else
+    mean_i sum_c q_ic log(q_ic / softmax_c(W x_i + b)), q = 1 - smoothing for the class of i, else
     smoothing / (C - 1)
 
     Args:
@@ -29,7 +29,7 @@ class MutualInformation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Loss of vectors [N, D] with class indices [N]; -1 = unknown, which adds 0."""
+        """Return the loss of vectors [N, D], class indices [N]; an unknown class, -1, adds 0."""
         logits = F.linear(vectors.to(self.weight.dtype), self.weight, self.bias)
         target = torch.full_like(logits, self.smoothing / max(len(self.bias) - 1, 1))
         target.scatter_(1, labels.clamp(min=0)[:, None], 1 - self.smoothing)

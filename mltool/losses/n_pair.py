@@ -8,7 +8,7 @@ INPUT = "vectors"
 
 
 def n_pair(vectors: Tensor, labels: Tensor, *, norm_weight: float = 0.005) -> Tensor:
-    """One pair of each class: its positive against the positives of all other classes.
+    """Rank the positive of one pair per class above the positives of all other classes.
 
     mean_i log(1 + sum_(j != i) e^(x_i . x_j+ - x_i . x_i+)) + norm_weight mean |x|^2
 
@@ -29,6 +29,6 @@ def n_pair(vectors: Tensor, labels: Tensor, *, norm_weight: float = 0.005) -> Te
     paired = starts[:-1] & ~starts[1:] & (ordered[:-1] >= 0)
     anchors, positives = vectors[order[:-1][paired]], vectors[order[1:][paired]]
     logits = anchors @ positives.T
-    own = torch.arange(len(logits), device=labels.device)
-    cross_entropy = F.cross_entropy(logits, own, reduction="sum") / max(len(logits), 1)
+    diagonal = torch.arange(len(logits), device=labels.device)  # each anchor's positive
+    cross_entropy = F.cross_entropy(logits, diagonal, reduction="sum") / max(len(logits), 1)
     return cross_entropy + norm_weight * vectors.square().sum(dim=1).mean()

@@ -10,7 +10,7 @@ CANDIDATES = "batch"
 
 
 def nca(pairs: Pairs, *, scale: Positive = 1.0) -> Tensor:
-    """Probability that a random neighbour, near ones preferred, is of the anchor's class.
+    """Maximise the chance that a random neighbour, near ones preferred, has the anchor's class.
 
     mean_a -log( sum_p e^(-scale D_ap^2) / sum_(p, n) e^(-scale D^2) )
 

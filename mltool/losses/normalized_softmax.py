@@ -10,7 +10,7 @@ CANDIDATES = "proxies"
 
 
 def normalized_softmax(pairs: Pairs, *, temperature: Positive = 0.05) -> Tensor:
-    """Classification by the cosine to one proxy per class.
+    """Classify by the cosine to one proxy per class.
 
     mean_a -log( e^(s_ay / T) / sum_c e^(s_ac / T) )
 

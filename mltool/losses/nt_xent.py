@@ -11,7 +11,7 @@ CANDIDATES = "batch"
 
 
 def nt_xent(pairs: Pairs, *, temperature: Positive = 0.1) -> Tensor:
-    """Normalised, temperature-scaled cross-entropy of each positive pair against the negatives.
+    """Tell each positive from the anchor's negatives, the mean over all positive pairs at once.
 
     mean_(a, p) -log( e^(s_ap / T) / (e^(s_ap / T) + sum_n e^(s_an / T)) )
 

@@ -18,7 +18,7 @@ def proxy_anchor(
     alpha: Positive = 32.0,
     average: Literal["present", "all"] = "present",
 ) -> Tensor:
-    """Each proxy is an anchor that pulls its class and pushes all other samples of the batch.
+    """Pull each proxy's class near and push all other samples of the batch away.
 
     mean_present log(1 + sum_p e^(-alpha (s_ap - margin)))
     + mean_all log(1 + sum_n e^(alpha (s_an + margin)))

@@ -11,7 +11,7 @@ CANDIDATES = "proxies"
 
 
 def proxy_nca(pairs: Pairs, *, scale: Positive = 1.0) -> Tensor:
-    """NCA with one proxy per class in place of the samples, the own proxy not in the denominator.
+    """Apply NCA to one proxy per class, the proxy of the sample's class not in the denominator.
 
     mean_a -log( e^(-scale D_ay^2) / sum_(c != y) e^(-scale D_ac^2) )
 

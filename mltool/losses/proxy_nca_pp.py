@@ -10,7 +10,7 @@ CANDIDATES = "proxies"
 
 
 def proxy_nca_pp(pairs: Pairs, *, scale: Positive = 9.0) -> Tensor:
-    """Probability of the own proxy among all proxies, by squared distance.
+    """Maximise the chance of the sample's proxy among all proxies, by squared distance.
 
     mean_a -log( e^(-scale D_ay^2) / sum_c e^(-scale D_ac^2) )
 

@@ -22,7 +22,7 @@ class SoftTriple(nn.Module):
         centers: K, proxies per class.
         scale: multiplies the class similarities (lambda in the paper).
         temperature: of the soft maximum over the centres of a class (gamma in the paper).
-        margin: taken from the similarity of the own class (delta in the paper).
+        margin: subtracted from the similarity to the sample's class (delta in the paper).
         tau: weight of `regularizer`, which draws the centres of a class together so that
             superfluous ones merge.
 
@@ -46,7 +46,7 @@ class SoftTriple(nn.Module):
         self.tau = tau
 
     def forward(self, pairs: Pairs) -> Tensor:
-        """Loss of the batch against K proxies per class.
+        """Return the loss of the batch against K proxies per class.
 
         `pairs` [B, C x K] has the columns of a class side by side, with equal weights.
         """
@@ -58,11 +58,11 @@ class SoftTriple(nn.Module):
         return softmax_loss(self.scale * sim, classes, margin=self.scale * self.margin).mean()
 
     def regularizer(self, proxies: Tensor) -> Tensor:
-        """tau x mean over classes and pairs of centres of their distance, halved as in the paper.
+        """Return tau / 2 x the mean distance between the centres of a class, as in the paper.
 
-        `proxies` [C x K, D]; scalar, 0 for one centre per class.
+        `proxies` [C x K, D]; the result is a scalar, 0 for one centre per class.
         """
         centers = F.normalize(proxies, dim=1).reshape(-1, self.centers, proxies.shape[1])
         first, second = torch.triu_indices(self.centers, self.centers, 1, device=proxies.device)
-        apart = distance((centers[:, first] * centers[:, second]).sum(dim=2))  # [C, K (K - 1) / 2]
-        return self.tau * apart.sum() / (2 * max(apart.numel(), 1))
+        dist = distance((centers[:, first] * centers[:, second]).sum(dim=2))  # [C, K (K - 1) / 2]
+        return self.tau * dist.sum() / (2 * max(dist.numel(), 1))

@@ -10,7 +10,7 @@ CANDIDATES = "batch"
 
 
 def supcon(pairs: Pairs, *, temperature: Positive = 0.1) -> Tensor:
-    """Find every positive among all other samples, the other positives included.
+    """Tell every positive from all other samples, the other positives included.
 
     mean_a mean_p -log( e^(s_ap / T) / sum_(p, n) e^(s / T) )
 

@@ -18,7 +18,7 @@ def triplet(
     mining: Literal["all", "hard", "semi-hard"] = "all",
     average: Literal["active", "anchors"] = "active",
 ) -> Tensor:
-    """Every negative farther from the anchor than every positive, by a margin.
+    """Push every negative farther from the anchor than every positive, by a margin.
 
     mean over triplets above zero of [D_ap^2 - D_an^2 + margin]+
 
@@ -36,15 +36,15 @@ def triplet(
     is `form=distance` with margin 0.05; its miner's `type_of_triplets` is `mining`.
     """
     if form == "squared":
-        apart = 2 - 2 * pairs.sim
+        dist = 2 - 2 * pairs.sim
     else:
-        apart = distance(pairs.sim) if form == "distance" else -pairs.sim
+        dist = distance(pairs.sim) if form == "distance" else -pairs.sim
     most = int((pairs.pos > 0).sum(dim=1).max())
     weight_p, column = pairs.pos.topk(most, dim=1)  # [A, P], padded with weight zero
-    farther = apart.gather(1, column)[:, :, None] - apart[:, None, :]  # [A, P, B]
-    hinge = (farther + margin).relu()
+    excess = dist.gather(1, column)[:, :, None] - dist[:, None, :]  # D_ap - D_an, [A, P, B]
+    hinge = (excess + margin).relu()
     if mining != "all":
-        is_hard = farther >= 0
+        is_hard = excess >= 0
         hinge = hinge * (is_hard if mining == "hard" else ~is_hard)
     hinge = hinge * weight_p[:, :, None] * pairs.neg[:, None, :]
     return mean_over(hinge, hinge) if average == "active" else hinge.sum() / len(pairs.sim)

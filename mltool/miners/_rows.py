@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def lowest(sim: Tensor, weight: Tensor) -> Tensor:
-    """Lowest similarity with a weight, [A, B] -> [A, 1]; +inf for a row without."""
+    """Return each row's lowest similarity of non-zero weight, [A, B] -> [A, 1]; +inf if none."""
     return sim.masked_fill(weight <= 0, torch.inf).amin(dim=1, keepdim=True)
 
 
 def highest(sim: Tensor, weight: Tensor) -> Tensor:
-    """Highest similarity with a weight, [A, B] -> [A, 1]; -inf for a row without."""
+    """Return each row's highest similarity of non-zero weight, [A, B] -> [A, 1]; -inf if none."""
     return sim.masked_fill(weight <= 0, -torch.inf).amax(dim=1, keepdim=True)

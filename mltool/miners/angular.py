@@ -10,7 +10,7 @@ SQUARE = True
 
 
 def angular(pairs: Pairs, *, angle: float = 20.0) -> Pairs:
-    """Pairs of triplets whose angle at the negative is too wide.
+    """Keep the pairs of triplets whose angle at the negative is too wide.
 
     keep (a, p) and (a, n) of every triplet with D_ap > 2 tan(angle) |n - (a + p) / 2|
 

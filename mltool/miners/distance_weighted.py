@@ -14,15 +14,15 @@ def distance_weighted(
     farthest: float = 1.4,
     negatives: int | None = None,
 ) -> Pairs:
-    """Negatives drawn so that all distances to the anchor come up equally often.
+    """Draw negatives so that all distances to the anchor come up equally often.
 
     P(n) ~ 1 / q(max(D_an, cutoff)) where D_an < farthest, else 0;
     log q(D) = (dim - 2) log D + (dim - 3) / 2 log(1 - D^2 / 4)
 
     Args:
         pairs: [A, B]; all positives are kept.
-        dim: length of the vectors, which rules how the distances of a random batch are spread. At
-            512 the nearest admissible negative is drawn nearly always.
+        dim: length of the vectors, on which the spread of the distances of random vectors depends.
+            At 512 the nearest admissible negative is drawn nearly always.
         generator: on the CPU.
         cutoff: nearer negatives are drawn as if they were this far.
         farthest: negatives from here on are never drawn, as the margin loss would be 0 there.
@@ -31,12 +31,12 @@ def distance_weighted(
 
     An anchor whose negatives are all too far draws evenly among them. PML's DistanceWeightedMiner
     scales by the largest weight of the batch before it applies `farthest`, which in high dimension
-    can leave not one anchor; here each row is scaled by itself afterwards.
+    can leave not one anchor; here each row is scaled by its largest weight afterwards.
     """
     sim = pairs.sim.detach()
-    apart = distance(sim).clamp(min=cutoff)
-    log_q = (dim - 2) * apart.log() + (dim - 3) / 2 * (1 - apart.square() / 4).log()
-    near = (pairs.neg > 0) & (apart < farthest)
+    dist = distance(sim).clamp(min=cutoff)
+    log_q = (dim - 2) * dist.log() + (dim - 3) / 2 * (1 - dist.square() / 4).log()
+    near = (pairs.neg > 0) & (dist < farthest)
     # -inf before the softmax: far pairs, where 1 / q is large again, must not set the scale
     chance = torch.where(near, -log_q, -torch.inf).softmax(dim=1)
     even = torch.where((pairs.neg > 0).any(dim=1, keepdim=True), pairs.neg > 0, True)

@@ -9,7 +9,7 @@ from mltool.miners._rows import highest
 def easy_positive(
     pairs: Pairs, *, negatives: Literal["semi-hard", "hard", "all"] = "semi-hard"
 ) -> Pairs:
-    """The positive that is nearest already, with one negative or all.
+    """Keep the positive that is nearest already, with one negative or all.
 
     keep p if s_ap = max_p s_ap; keep n if s_an = max over the s_an < s_ap
 

@@ -5,7 +5,7 @@ from mltool.miners._rows import highest, lowest
 
 
 def hard(pairs: Pairs) -> Pairs:
-    """The hardest positive and the hardest negative of each anchor.
+    """Keep the hardest positive and the hardest negative of each anchor.
 
     keep p if s_ap = min_p s_ap; keep n if s_an = max_n s_an
 

@@ -13,7 +13,7 @@ def random(
     positives: int | None = None,
     negatives: int | None = None,
 ) -> Pairs:
-    """Some positives and negatives of each anchor, all equally likely.
+    """Keep random positives and negatives of each anchor, all equally likely.
 
     keep `positives` of the p and `negatives` of the n, without replacement
 
@@ -23,13 +23,13 @@ def random(
         positives: kept for each anchor; all if none is given.
         negatives: kept for each anchor; as many as its positives if none is given.
     """
-    pos = pairs.pos if positives is None else _some(pairs.pos, positives, generator)
+    pos = pairs.pos if positives is None else _keep_random(pairs.pos, positives, generator)
     count = (pos > 0).sum(dim=1) if negatives is None else negatives
-    return pairs._replace(pos=pos, neg=_some(pairs.neg, count, generator))
+    return pairs._replace(pos=pos, neg=_keep_random(pairs.neg, count, generator))
 
 
-def _some(weight: Tensor, count: Tensor | int, generator: torch.Generator) -> Tensor:
-    """Weights [A, B] of which at most `count` (for all rows, or [A]) stay in each row."""
+def _keep_random(weight: Tensor, count: Tensor | int, generator: torch.Generator) -> Tensor:
+    """Keep at most `count` (for all rows, or [A]) of the weights [A, B] in each row."""
     keys = torch.rand(weight.shape, generator=generator).to(weight.device)
     order = keys.masked_fill(weight <= 0, 2).argsort(dim=1)
     ranks = torch.arange(weight.shape[1], device=weight.device).expand_as(order)

@@ -5,7 +5,7 @@ from mltool.miners._rows import lowest
 
 
 def semi_hard(pairs: Pairs, *, margin: float = 0.2) -> Pairs:
-    """Negatives beyond the anchor's hardest positive, by no more than the margin.
+    """Keep negatives beyond the anchor's hardest positive, by no more than the margin.
 
     keep n if D < D_an <= D + margin, with D = max_p D_ap; all positives are kept
 
@@ -13,8 +13,8 @@ def semi_hard(pairs: Pairs, *, margin: float = 0.2) -> Pairs:
         pairs: [A, B].
         margin: in Euclidean distance (the paper squares it).
 
-    A row without positives keeps no negatives. It acts on rows; for one band per anchor and
-    positive, as PML's TripletMarginMiner has it, use the triplet loss with `mining=semi-hard`.
+    A row without positives keeps no negatives. There is one band per anchor; for one per anchor and
+    positive, as in PML's TripletMarginMiner, use the triplet loss with `mining=semi-hard`.
     """
     sim = pairs.sim.detach()
     hardest = lowest(sim, pairs.pos)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def avg(maps: Tensor) -> Tensor:
-    """Mean of each channel.
+    """Average each channel over its positions.
 
     v_c = mean over x
 

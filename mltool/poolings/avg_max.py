@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def avg_max(maps: Tensor) -> Tensor:
-    """Sum of the mean and the maximum of each channel.
+    """Add the mean and the maximum of each channel.
 
     v_c = mean over x + max over x
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def flatten(maps: Tensor) -> Tensor:
-    """All positions of all channels, one after another.
+    """Flatten all positions of all channels into one vector.
 
     v = vec(x)
 

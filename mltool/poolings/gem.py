@@ -9,8 +9,11 @@ class GeM(nn.Module):
 
     v_c = (mean over x of max(x, eps)^p)^(1/p)
 
-    `p` is learned from its start value. Computed in float32: the cube of a half-precision
-    activation overflows.
+    Args:
+        p: where the exponent starts; it is learned.
+        eps: activations below this count as this.
+
+    Computed in float32: the cube of a half-precision activation overflows.
     """
 
     def __init__(self, *, p: float = 3.0, eps: float = 1e-6) -> None:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def max(maps: Tensor) -> Tensor:  # noqa: A001 - the component's name is its file's
-    """Maximum of each channel.
+    """Take the maximum of each channel.
 
     v_c = max over x
 

@@ -1,12 +1,12 @@
 """One file = one loss between a student's and a teacher's vectors: `f(student, teacher) -> scalar`.
 
 `student` [B, D_s] and `teacher` [B, D_t] are the vectors of the same B images by two models; no
-gradient reaches the teacher. Half precision is widened, so the value is float32 at least. What a
-transfer needs of its caller is said by constants of its file:
+gradient reaches the teacher. Half precision is widened, so the value is float32 at least. Constants
+of the file say what a transfer needs of its caller:
 
-* `INPUT`, "raw" or "unit": whether the formula is published for the student's vectors as long as
-  they are, or for unit vectors.
-* `NEEDS`, a set of what is passed besides, by keyword (empty: nothing):
+* `INPUT`, "raw" or "unit": whether the formula is published for the student's vectors before
+  normalisation, or for unit vectors.
+* `NEEDS`, the set of further keyword arguments (empty: none):
   "maps": `student_maps` and `teacher_maps`, sequences of feature maps [B, C, H, W], one per stage;
   "penultimate": `student` and `teacher` are the pooled features before the projection;
   "index": `index` [B], the rows of the image list that the batch holds;

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mltool.settings import Positive
-from mltool.transfers._vectors import distances, sides
+from mltool.transfers._vectors import distances, match_precision
 
 INPUT = "unit"
 NEEDS: set[str] = set()
@@ -19,13 +19,13 @@ def darkrank(
     beta: Positive = 3.0,
     length: int | None = 4,
 ) -> Tensor:
-    """Likelihood, by the student's distances, of the order in which the teacher ranks neighbours.
+    """Maximise the likelihood, by the student's distances, of the teacher's ranking of neighbours.
 
     mean_a -sum_x ( S_ax - log sum_(y in V(a, x)) e^(S_ay) ), S_ax = -alpha d_ax^beta
 
     Args:
         student: [n, D_s]; d are the distances of its vectors at unit length.
-        teacher: [n, D_t]; V(a, x) are the ranked items that it sees no nearer to a than x.
+        teacher: [n, D_t]; V(a, x) are the ranked items that are no nearer to a than x.
         alpha: steepness of the scores.
         beta: power of the distances.
         length: how many of the teacher's nearest neighbours of a are ranked (the "hard" form);
@@ -34,7 +34,7 @@ def darkrank(
     With alpha = 0.5, beta = 2 the scores are cosines but for a constant that cancels, and with
     length = none the loss is that of the asymmetric metric learning paper's overview.
     """
-    student, teacher = sides(student, teacher)
+    student, teacher = match_precision(student, teacher)
     n = len(student)
     count = n - 1 if length is None else min(length, n - 1)
     # the anchor goes last; its duplicates stay among the nearest

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mltool.transfers._maps import same_size
-from mltool.transfers._vectors import sides
+from mltool.transfers._maps import match_size
+from mltool.transfers._vectors import match_precision
 
 INPUT = "unit"
 NEEDS = {"maps"}
@@ -38,8 +38,8 @@ class FitNet(nn.Module):
         super().__init__()
         channels = zip(student_channels, teacher_channels, strict=True)
         self.weights = nn.ParameterList(
-            torch.empty(theirs, own, 1, 1).uniform_(-0.005, 0.005, generator=generator)
-            for own, theirs in channels
+            torch.empty(outputs, inputs, 1, 1).uniform_(-0.005, 0.005, generator=generator)
+            for inputs, outputs in channels
         )
 
     def forward(
@@ -50,11 +50,11 @@ class FitNet(nn.Module):
         student_maps: Sequence[Tensor],
         teacher_maps: Sequence[Tensor],
     ) -> Tensor:
-        """Loss of maps [B, C, H, W], one of each side per stage; the vectors are of no account."""
+        """Return the loss of maps [B, C, H, W], one of each model a stage; vectors are not used."""
         stages = zip(self.weights, student_maps, teacher_maps, strict=True)
         return torch.stack([_difference(*stage) for stage in stages]).sum()
 
 
 def _difference(weight: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    own, theirs = same_size(*sides(student, teacher))
-    return F.mse_loss(F.conv2d(own, weight), theirs)
+    student, teacher = match_size(*match_precision(student, teacher))
+    return F.mse_loss(F.conv2d(student, weight), teacher)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.transfers._vectors import sides
+from mltool.transfers._vectors import match_precision
 
 INPUT = "unit"
 NEEDS: set[str] = set()
@@ -12,7 +12,7 @@ _EPS = 1e-7  # as published
 
 
 def pkt(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divergence of the probabilities with which items choose each other.
+    """Match the probabilities with which items choose each other as neighbours.
 
     mean_ij q_ij log( (q_ij + eps) / (p_ij + eps) ), p_ij = (1 + cos_ij) / sum_k (1 + cos_ik),
     q_ij = the same for the teacher
@@ -24,13 +24,13 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     An item may choose itself. The mean is over n^2 entries, as published: the value is n times
     smaller than the mean divergence, and gradients are small; `weight=` makes up for it.
     """
-    student, teacher = sides(student, teacher)
-    p, q = _chances(student), _chances(teacher)
+    student, teacher = match_precision(student, teacher)
+    p, q = _probabilities(student), _probabilities(teacher)
     return (q * ((q + _EPS) / (p + _EPS)).log()).mean()
 
 
-def _chances(vectors: Tensor) -> Tensor:
-    """[n, D] -> [n, n], rows of sum 1."""
+def _probabilities(vectors: Tensor) -> Tensor:
+    """Return how likely each row chooses each other one, [n, D] -> [n, n], rows of sum 1."""
     units = F.normalize(vectors)
     shares = (1 + units @ units.T).clamp(min=0)  # rounding may leave a cosine below -1
     return shares / shares.sum(dim=1, keepdim=True)

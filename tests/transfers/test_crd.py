@@ -49,7 +49,7 @@ def know_all(loss: CRD) -> CRD:
 def drawn(loss: CRD, index: Tensor, seed: int = 7) -> Tensor:
     """The rows that the next call draws if the generator is seeded so."""
     loss.generator.manual_seed(seed)
-    rows, _ = loss._drawn(index)
+    rows, _ = loss._draw(index)
     loss.generator.manual_seed(seed)
     return rows
 
@@ -135,7 +135,7 @@ def test_views_of_one_image_enter_by_their_mean_in_any_order() -> None:
 def test_negatives_are_of_other_classes_and_all_alike() -> None:
     loss = know_all(build(negatives=4000))
     index = torch.tensor([1, 5, 6, 10])
-    rows, exists = loss._drawn(index)
+    rows, exists = loss._draw(index)
     assert exists.all()
     assert rows[:, 0].equal(index)
     allowed = [
@@ -155,10 +155,10 @@ def test_labels_come_to_be_known_batch_by_batch() -> None:
     loss = build(negatives=500)
     loss(**batch(0, 3))
     assert loss.known_labels.tolist() == [0, -1, -1, 1] + [-1] * 8
-    rows, _ = loss._drawn(torch.tensor([0]))
+    rows, _ = loss._draw(torch.tensor([0]))
     assert 1 in rows  # of the same class, which nobody has told yet
     loss(**batch(1, 2))
-    rows, _ = loss._drawn(torch.tensor([0]))
+    rows, _ = loss._draw(torch.tensor([0]))
     assert not {1, 2} & set(rows[0, 1:].tolist())
 
 

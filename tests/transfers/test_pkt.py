@@ -53,7 +53,7 @@ def test_is_not_symmetric_and_positive() -> None:
 def test_no_chance_is_below_zero() -> None:
     vectors = torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
     vectors = torch.cat([vectors, -vectors])  # rounding takes cosines below -1
-    assert (module._chances(vectors) >= 0).all()
+    assert (module._probabilities(vectors) >= 0).all()
     opposite = torch.cat([vectors[:1], -vectors[:1]]).requires_grad_()
     value = pkt(opposite, vectors[:2])
     (gradient,) = torch.autograd.grad(value, opposite)

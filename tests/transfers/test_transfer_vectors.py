@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from mltool.transfers._vectors import distances, sides
+from mltool.transfers._vectors import distances, match_precision
 
 
 def test_distances_are_those_of_scipy() -> None:
@@ -30,8 +30,8 @@ def test_duplicates_have_a_distance_but_no_slope(dtype: torch.dtype) -> None:
 def test_sides_share_the_students_precision() -> None:
     half = torch.ones(2, 3, dtype=torch.float16, requires_grad=True)
     for theirs in (torch.float16, torch.float32, torch.float64):
-        student, teacher = sides(half, torch.ones(2, 5, dtype=theirs, requires_grad=True))
+        student, teacher = match_precision(half, torch.ones(2, 5, dtype=theirs, requires_grad=True))
         assert student.dtype == teacher.dtype == torch.float32
         assert student.requires_grad
         assert not teacher.requires_grad
-    assert sides(half.double(), half)[1].dtype == torch.float64
+    assert match_precision(half.double(), half)[1].dtype == torch.float64

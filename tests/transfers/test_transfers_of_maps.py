@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mltool.transfers._maps import averaged, same_size
+from mltool.transfers._maps import adaptive_average, match_size
 from mltool.transfers.attention import attention
 from mltool.transfers.fitnet import FitNet
 
@@ -98,7 +98,7 @@ def test_the_larger_map_is_averaged(
     own: tuple[int, int], theirs: tuple[int, int], common: tuple[int, int]
 ) -> None:
     first, second = maps((2, 3, *own), (2, 4, *theirs))
-    found = same_size(first, second)
+    found = match_size(first, second)
     for given, made in zip((first, second), found, strict=True):
         torch.testing.assert_close(made, F.adaptive_avg_pool2d(given, common))
     loss = fitnet((3,), (4,))
@@ -111,7 +111,7 @@ def test_the_larger_map_is_averaged(
 def test_averaging_is_that_of_torch(size: tuple[int, int]) -> None:
     (given,) = maps((2, 3, 7, 9))
     given.requires_grad_()
-    ours, theirs = averaged(given, *size), F.adaptive_avg_pool2d(given, size)
+    ours, theirs = adaptive_average(given, *size), F.adaptive_avg_pool2d(given, size)
     torch.testing.assert_close(ours, theirs)
     ours, theirs = (torch.autograd.grad(x.square().sum(), given)[0] for x in (ours, theirs))
     torch.testing.assert_close(ours, theirs)
