@@ -33,9 +33,12 @@ def narrow(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
-def put_attribute(file: h5py.File, name: str, value: str | int) -> None:
-    """Store a root attribute; text has a fixed length, the only kind that is safe to read."""
-    if isinstance(value, int):
+def put_attribute(file: h5py.File, name: str, value: str | int | float | np.bytes_) -> None:
+    """Store a root attribute; text has a fixed length, the only kind that is safe to read.
+
+    A `str` is stored as UTF-8, bytes as ASCII.
+    """
+    if not isinstance(value, str):
         file.attrs[name] = value
     else:
         raw = value.encode()

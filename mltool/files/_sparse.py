@@ -3,9 +3,6 @@
 import io
 from collections.abc import Iterator
 
-import h5py
-import numpy as np
-
 
 class SparseFile:
     """A file object that holds only the pages that were written; the rest reads as zeros."""
@@ -66,15 +63,3 @@ class SparseFile:
             base = number * self.PAGE
             first, last = max(start, base), min(stop, base + self.PAGE)
             yield number, slice(first - base, last - base), slice(first - start, last - start)
-
-
-def reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> int | None:
-    """Make a contiguous dataset without writing it; where its bytes belong, None if it has none."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)
-    space = h5py.h5s.create_simple(shape)
-    kind = h5py.h5t.py_create(dtype, logical=True)
-    return h5py.h5d.create(file.id, name.encode(), kind, space, properties).get_offset()

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError, NumericError
-from mltool.files import _frame, atomic, safe_h5
+from mltool.files import _embeddings_layout, atomic, safe_h5, sealed
 from mltool.files._arrays import fixed, narrow, plain
+from mltool.files._embeddings_layout import BLOCK_ROWS, MATRIX, Content
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.history import History, from_h5, to_rows
 from mltool.files.labels import number_labels
@@ -150,22 +151,15 @@ def peek(path: str | os.PathLike[str]) -> Embeddings:
     """Like `read`, but the values of the vectors are not looked at; any number of views will do."""
     with safe_h5.open_file(path) as file:
         found = _read(path, file)
-    if found.digest.startswith(_frame.UNFINISHED):
+    if found.digest.startswith(sealed.UNFINISHED):
         raise InputError(f"{path} is not finished; run the command that writes it with --resume")
     return found
 
 
-def partial_content(path: str | os.PathLike[str]) -> _frame.Content:
+def partial_content(path: str | os.PathLike[str]) -> Content:
     """What an unfinished file will hold. Raises InputError."""
     with safe_h5.open_file(path) as file:
         return content_of(path, _read(path, file))
-
-
-def digest_of(path: str | os.PathLike[str]) -> str:
-    """The digest stored in an embeddings file, without reading its rows. Raises InputError."""
-    with safe_h5.open_file(path) as file:
-        safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-        return safe_h5.attribute(file, "digest", "")
 
 
 def verify(path: str | os.PathLike[str], *, full: bool) -> None:
@@ -174,9 +168,9 @@ def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     if full:
         _finite(path, found, load=False)
     with safe_h5.open_file(path) as file:
-        _frame.check_layout(file)
+        _embeddings_layout.check_layout(file)
         if full:
-            _frame.check_bytes(file, content_of(path, found))
+            _embeddings_layout.check_bytes(file, content_of(path, found))
 
 
 def write(
@@ -188,19 +182,20 @@ def write(
     that is not finite, InputError for a name that stands twice, ResourceError.
     """
     rows = np.arange(len(embeddings)) if keep is None else np.flatnonzero(keep)
-    frame = _frame.build(content_of(path, _take_header(embeddings, rows)))
+    layout = _embeddings_layout.lay_out(content_of(path, _take_header(embeddings, rows)))
+    frame = layout.frame
     atomic.check_writable(path, frame.size)
     with atomic.replacing(path) as file:
         file.seek(len(frame.head))
-        hashes = _frame.sha256_of_blocks(_written(file, embeddings, rows))
+        hashes = _embeddings_layout.hash_blocks(_write_rows(file, embeddings, rows))
         file.write(frame.tail)
-        digest, head = frame.seal(hashes)
+        digest, head = layout.seal(hashes)
         file.seek(0)
         file.write(head)
     return digest
 
 
-def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> _frame.Content:
+def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> Content:
     """What a file at `path` holds of `embeddings`, but the values. Raises InputError."""
     _check_names(embeddings.names, path)
     arrays = {"names": narrow(embeddings.names), "labels": embeddings.labels}
@@ -226,12 +221,12 @@ def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> _frame.C
     if embeddings.views > 1:
         attributes["views"] = embeddings.views
     shape, dtype = embeddings.vectors.shape, embeddings.vectors.dtype
-    return _frame.Content(arrays, attributes, (shape[0], shape[1]), dtype.newbyteorder("<"))
+    return Content(arrays, attributes, (shape[0], shape[1]), dtype.newbyteorder("<"))
 
 
 def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
     safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-    matrix = safe_h5.stored(file, _frame.MATRIX, ndim=2, kinds="f")
+    matrix = safe_h5.stored(file, MATRIX, ndim=2, kinds="f")
     vectors = safe_h5.mapped(matrix) if matrix.dtype.itemsize <= 4 else None
     root = safe_h5.attribute(file, "root", "")
     folder = os.path.dirname(os.path.realpath(path))
@@ -284,7 +279,7 @@ def _take_header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
     return embeddings._take(rows, zeros)
 
 
-def _written(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Iterator[np.ndarray]:
+def _write_rows(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Write the vectors at `rows` block by block, and yield every block."""
     for start, block in _blocks(embeddings.vectors, rows):
         broken = _not_finite(embeddings.names[rows[start : start + len(block)]], block)
@@ -298,8 +293,8 @@ def _blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nda
     """(first position, vectors [BLOCK_ROWS, D] at `rows`, contiguous and little-endian)."""
     little = vectors.dtype.newbyteorder("<")
     whole = len(rows) == len(vectors)  # then a slice does, and nothing is copied
-    for start in range(0, len(rows), _frame.BLOCK_ROWS):
-        stop = start + _frame.BLOCK_ROWS
+    for start in range(0, len(rows), BLOCK_ROWS):
+        stop = start + BLOCK_ROWS
         block = vectors[start:stop] if whole else vectors[rows[start:stop]]
         yield start, np.ascontiguousarray(block, little)
 

@@ -17,7 +17,8 @@ from typing import Self
 import numpy as np
 
 from mltool.errors import InputError, NumericError
-from mltool.files import _frame, _raw, atomic, canonical_json, embeddings
+from mltool.files import _embeddings_layout, _pread, atomic, canonical_json, embeddings
+from mltool.files._embeddings_layout import BLOCK_ROWS
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History
 from mltool.files.names import examples
@@ -76,7 +77,8 @@ class EmbeddingsWriter:
         self._path = path
         self._partial = Path(f"{atomic.target(path)}{PARTIAL}")
         self._content = embeddings.content_of(path, self._header)
-        self._frame = _frame.build(self._content)
+        self._layout = _embeddings_layout.lay_out(self._content)
+        self._frame = self._layout.frame
         self._row_bytes = dim * self._content.dtype.itemsize
         if resume and self._partial.exists():
             self._file, self.rows_done = self._continue()
@@ -105,16 +107,11 @@ class EmbeddingsWriter:
         stored[~valid] = np.nan  # no written vector holds one, so this marks the row
         start = len(self._frame.head) + self.rows_done * self._row_bytes
         with atomic.reporting(self._path):
-            _raw.write_all(self._file, stored.view(np.uint8).data, start)
+            _pread.write_all(self._file, stored.view(np.uint8).data, start)
         self._skipped[self.rows_done : self.rows_done + len(rows)] = ~valid
         self.rows_done += len(rows)
         if time.monotonic() - self._commit_time >= COMMIT_SECONDS:
             self.commit()
-
-    def skip(self, count: int) -> None:
-        """Leave out the next `count` images: they will not be in the finished file."""
-        none = np.zeros((count, self._content.shape[1]), self._content.dtype)
-        self.append(none, valid=np.zeros(count, bool))
 
     def skipped(self) -> np.ndarray:
         """[rows_done] bool: which of the rows written so far, in any run, were left out."""
@@ -124,23 +121,16 @@ class EmbeddingsWriter:
         """Make sure that a killed process or machine resumes from here."""
         if self.rows_done > self._committed:
             with atomic.reporting(self._path):
-                _raw.sync(self._file)
+                _pread.sync(self._file)
                 self._write_counter()
         self._committed, self._commit_time = self.rows_done, time.monotonic()
 
-    def finish(self, *, history: History | None = None) -> str:
-        """Put the file under its final name and return its digest.
-
-        `history` replaces the one given at the start, e.g. if its counts changed by skipped rows.
-        """
+    def finish(self) -> str:
+        """Put the file under its final name and return its digest."""
         if self.rows_done != len(self._header):
             raise ValueError(f"only {self.rows_done} of {len(self._header)} rows were written")
         self.commit()
-        keep = ~self._skipped
-        if keep.all() and history in (None, self._header.history):
-            digest = self._seal()
-        else:
-            digest = self._copy(keep, self._header.history if history is None else history)
+        digest = self._copy(~self._skipped) if self._skipped.any() else self._seal()
         self.close()
         return digest
 
@@ -168,7 +158,7 @@ class EmbeddingsWriter:
         frame = self._frame
         atomic.check_writable(self._path, frame.size)
         with atomic.replacing(self._partial) as file:
-            _raw.reserve(file.fileno(), frame.size)
+            _pread.allocate(file.fileno(), frame.size)
             file.write(frame.head)
             file.seek(frame.size - len(frame.tail))
             file.write(frame.tail + _counter(0) * COUNTERS)
@@ -179,12 +169,12 @@ class EmbeddingsWriter:
         frame = self._frame
         with atomic.reporting(self._partial):
             file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
-        head = _raw.read_all(file, 0, len(frame.head))
-        tail = _raw.read_all(file, frame.size - len(frame.tail), len(frame.tail))
-        behind = _raw.read_all(file, frame.size, COUNTERS * COUNTER.size)
+        head = _pread.read_all(file, 0, len(frame.head))
+        tail = _pread.read_all(file, frame.size - len(frame.tail), len(frame.tail))
+        behind = _pread.read_all(file, frame.size, COUNTERS * COUNTER.size)
         sealed = not behind and head != frame.head  # killed between sealing and renaming
         rows = len(self._header) if sealed else _rows_done(behind)
-        same = (frame.unseal(head), tail) == (frame.head, frame.tail)
+        same = (self._layout.unseal(head), tail) == (frame.head, frame.tail)
         if same and 0 <= rows <= len(self._header):
             return file, rows
         os.close(file)
@@ -209,41 +199,40 @@ class EmbeddingsWriter:
     def _seal(self) -> str:
         """Complete the partial in place and rename it."""
         blocks = (block for _, block in self._blocks(self.rows_done))
-        digest, head = self._frame.seal(_frame.sha256_of_blocks(blocks))
+        digest, head = self._layout.seal(_embeddings_layout.hash_blocks(blocks))
         with atomic.reporting(self._path):
-            _raw.write_all(self._file, head, 0)
-            _raw.sync(self._file)
+            _pread.write_all(self._file, head, 0)
+            _pread.sync(self._file)
             os.ftruncate(self._file, self._frame.size)
         atomic.publish(self._partial, self._path)
         return digest
 
-    def _copy(self, keep: np.ndarray, history: History) -> str:
+    def _copy(self, keep: np.ndarray) -> str:
         """Write the rows to keep into a new file of the right size."""
-        vectors = self._matrix() if len(keep) else self._header.vectors
-        whole = replace(self._header, vectors=vectors, history=history)
+        whole = replace(self._header, vectors=self._map_matrix())
         digest = embeddings.write(self._path, whole, keep=keep)
         discard(self._path)
         return digest
 
-    def _matrix(self) -> np.ndarray:
-        """The rows in the partial, mapped: they need not fit into memory."""
+    def _map_matrix(self) -> np.ndarray:
+        """Map the rows in the partial: they need not fit into memory."""
         with os.fdopen(os.dup(self._file), "rb") as file:
             start = len(self._frame.head)
             return np.memmap(file, self._content.dtype, "r", start, self._content.shape)
 
     def _blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, vectors [BLOCK_ROWS, D]) of the first `rows` rows in the partial."""
-        for start in range(0, rows, _frame.BLOCK_ROWS):
-            count = min(_frame.BLOCK_ROWS, rows - start)
+        for start in range(0, rows, BLOCK_ROWS):
+            count = min(BLOCK_ROWS, rows - start)
             place = len(self._frame.head) + start * self._row_bytes
             with atomic.reporting(self._path):
-                data = _raw.read_all(self._file, place, count * self._row_bytes)
+                data = _pread.read_all(self._file, place, count * self._row_bytes)
             yield start, np.frombuffer(data, self._content.dtype).reshape(count, -1)
 
     def _write_counter(self) -> None:
         self._slot = (self._slot + 1) % COUNTERS
         place = self._frame.size + self._slot * COUNTER.size
-        _raw.write_all(self._file, _counter(self.rows_done), place)
+        _pread.write_all(self._file, _counter(self.rows_done), place)
 
 
 def discard(path: str | os.PathLike[str]) -> None:

@@ -1,22 +1,27 @@
 """Search results: names and scores of each query's nearest rows, in four forms."""
 
-import hashlib
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 
 from mltool.errors import InputError, escape
-from mltool.files import atomic, canonical_json, safe_h5
-from mltool.files._arrays import narrow, put_attribute
+from mltool.files import atomic, safe_h5, sealed
+from mltool.files._arrays import narrow
 from mltool.files.history import History, to_rows, write_sidecar
+from mltool.files.sealed import Attribute, Field
 
 FORMAT = "mltool-hits"
 FORMAT_VERSION = 1
 TAG = "mltool"
+FIELDS = {
+    "query_names": Field("S"),
+    "names": Field("S", ndim=2),
+    "scores": Field("f", ndim=2),
+    "history": Field("S"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +95,15 @@ def write(path: str | os.PathLike[str], hits: Hits, history: History) -> None:
             file.writelines(f"{line}\n".encode() for line in lines)
         write_sidecar(path, history)
         return
-    atomic.write(path, _as_hdf5(hits, history))
+    arrays = {
+        "query_names": narrow(hits.query_names),
+        "names": narrow(hits.names),
+        "scores": narrow(hits.scores),
+        "history": narrow(to_rows(history)),
+    }
+    attributes: dict[str, Attribute] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    attributes["digest"] = _digest(arrays)
+    atomic.write(path, sealed.to_bytes(arrays, attributes))
 
 
 def read(path: str | os.PathLike[str]) -> Hits:
@@ -100,10 +113,7 @@ def read(path: str | os.PathLike[str]) -> Hits:
     """
     with safe_h5.open_file(path) as file:
         safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-        arrays = {
-            name: safe_h5.dataset(file, name, ndim=ndim, kinds=kind)
-            for name, (ndim, kind) in ARRAYS.items()
-        }
+        arrays = sealed.read_arrays(file, FIELDS)
         digest = safe_h5.attribute(file, "digest", "")
     shape = arrays["names"].shape
     fitting = arrays["scores"].shape == shape and len(arrays["query_names"]) == shape[0]
@@ -112,33 +122,8 @@ def read(path: str | os.PathLike[str]) -> Hits:
     return Hits(arrays["query_names"], arrays["names"], arrays["scores"])
 
 
-ARRAYS = {"query_names": (1, "S"), "names": (2, "S"), "scores": (2, "f"), "history": (1, "S")}
-
-
-def _as_hdf5(hits: Hits, history: History) -> bytes:
-    given = {"query_names": hits.query_names, "names": hits.names, "scores": hits.scores}
-    arrays = {
-        name: narrow(array) for name, array in (given | {"history": to_rows(history)}).items()
-    }
-    # built in memory: HDF5 never meets a full disk
-    with h5py.File("hits", "w", driver="core", backing_store=False, libver="earliest") as file:
-        for name, array in arrays.items():
-            text = h5py.string_dtype("utf-8", array.dtype.itemsize)
-            file.create_dataset(name, data=array.view(text) if array.dtype.kind == "S" else array)
-        put_attribute(file, "format", FORMAT)
-        put_attribute(file, "format_version", FORMAT_VERSION)
-        put_attribute(file, "digest", _digest(arrays))
-        file.flush()
-        return file.id.get_file_image()
-
-
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hex sha256 over all that the file holds, but not over how HDF5 lays it out."""
-    table = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in sorted(arrays)]
-    total = hashlib.sha256(canonical_json.to_json([FORMAT, FORMAT_VERSION, table]).encode())
-    for name in sorted(arrays):
-        total.update(arrays[name].tobytes())
-    return total.hexdigest()
+    return sealed.sha256(arrays, before=[FORMAT, FORMAT_VERSION]).hex()
 
 
 def _row(hits: Hits, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,20 +8,30 @@ image, and attributes. One read of the file gives an image; any HDF5 program fin
 import hashlib
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import h5py
 import numpy as np
 
 from mltool.errors import InputError, escape
-from mltool.files import safe_h5
-from mltool.files._pack_layout import IMAGES, content_digest, frame_sha256
-from mltool.files._raw import read_all
+from mltool.files import safe_h5, sealed
+from mltool.files._pread import read_all
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray, check_unique, examples
+from mltool.files.sealed import Attribute, Field, Frame, Stream
 
 FORMAT = "mltool-pack"
 FORMAT_VERSION = 1
+IMAGES = "images"
+ATTRIBUTES: dict[str, Attribute] = {"format": FORMAT, "format_version": FORMAT_VERSION, "root": ""}
+FIELDS = {
+    "names": Field("S"),
+    "labels": Field("i"),
+    "offsets": Field("i"),
+    "sha256": Field("u", ndim=2),
+    "columns/*": Field("Sbiuf"),
+}
+TEXTS = {"label_names": Field("S", required=False), "history": Field("S", required=False)}
 REMEDY = "pack the images or copy the file again"
 
 Path = str | os.PathLike[str]
@@ -81,17 +91,32 @@ def open_bytes(path: Path) -> ReadRow:
     return read_row
 
 
+def lay_out(
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Attribute], *, total: int
+) -> Frame:
+    """Return the bytes around `total` bytes of images, which come first in the file.
+
+    The images thus begin at an offset that is known before their number and sizes are.
+    """
+    digest = digest_content(arrays, attributes)
+    mark = sealed.mark(sealed.CHECKSUM, bytes.fromhex(digest))
+    checksums: dict[str, Attribute] = {"digest": digest, sealed.CHECKSUM: np.bytes_(mark)}
+    stream = Stream(IMAGES, (total,), np.dtype(np.uint8))
+    return sealed.lay_out(arrays, {**attributes, **checksums}, stream, stream_first=True).seal(mark)
+
+
+def digest_content(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Attribute]) -> str:
+    """Return the hex sha256 of attributes and arrays; the images count by their checksums."""
+    return sealed.sha256(arrays, before=[dict(attributes)]).hex()
+
+
 def verify(path: Path, *, full: bool) -> None:
     """Check that a pack is whole; if `full`, also every byte of it. Raises InputError."""
     read(path)
     with safe_h5.open_file(path) as file:
         arrays = _arrays(file)
-        attributes: dict[str, str | int] = {
-            "format": FORMAT,
-            "format_version": safe_h5.attribute(file, "format_version", 1),
-            "root": safe_h5.attribute(file, "root", ""),
-        }
-        if content_digest(arrays, attributes) != safe_h5.attribute(file, "digest", ""):
+        attributes = sealed.read_attributes(file, ATTRIBUTES)
+        if digest_content(arrays, attributes) != safe_h5.attribute(file, "digest", ""):
             raise _damaged(path, "its names, labels or checksums do not fit its digest")
         if full:
             _check_bytes(path, file, arrays)
@@ -99,9 +124,7 @@ def verify(path: Path, *, full: bool) -> None:
 
 def _check_bytes(path: Path, file: h5py.File, arrays: dict[str, np.ndarray]) -> None:
     images, _ = _images(file)
-    before, after = safe_h5.around(images)
-    recorded = safe_h5.attribute(file, "frame_sha256", "")
-    if not recorded or frame_sha256(before + after, recorded) != recorded:
+    if not sealed.is_frame_intact(images):
         raise _damaged(path, "its header is damaged")
     read_row = open_bytes(path)
     wrong = [
@@ -128,21 +151,11 @@ def _images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
 def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
     """All datasets but the images, checked against each other."""
     _, offsets = _images(file)
-    arrays = {
-        "names": safe_h5.dataset(file, "names", ndim=1, kinds="S"),
-        "labels": safe_h5.dataset(file, "labels", ndim=1, kinds="i"),
-        "offsets": offsets,
-        "sha256": safe_h5.dataset(file, "sha256", ndim=2, kinds="u"),
-    }
-    for key in safe_h5.children(file, "columns"):
-        name = f"columns/{key}"
-        arrays[name] = safe_h5.dataset(file, name, ndim=1, kinds="Sbiuf")
+    arrays = sealed.read_arrays(file, FIELDS)
     lengths = {key: len(array) - (key == "offsets") for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise _damaged(file.filename, f"it holds different numbers of things ({lengths})")
-    for name in ("label_names", "history"):
-        if safe_h5.has(file, name):
-            arrays[name] = safe_h5.dataset(file, name, ndim=1, kinds="S")
+    arrays |= sealed.read_arrays(file, TEXTS)
     check_unique(arrays["names"], escape(file.filename))
     try:
         for key in ("names", "label_names"):

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from mltool.errors import InputError
-from mltool.files import _pack_layout, atomic, crop_boxes, images
+from mltool.files import atomic, crop_boxes, images
 from mltool.files.history import History, to_rows
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
-from mltool.files.pack import FORMAT, FORMAT_VERSION
+from mltool.files.pack import FORMAT, FORMAT_VERSION, digest_content, lay_out
+from mltool.files.sealed import Attribute
 
 AHEAD = 16  # images that each worker may be ahead of the one that is written
 
@@ -57,7 +58,7 @@ def write(
     hashes = np.zeros((len(manifest), 32), np.uint8)
     skipped: list[str] = []
     with atomic.replacing(path) as file:
-        file.seek(_pack_layout.start_of_images())
+        file.seek(len(lay_out({}, {}, total=1).head))
         for row, data in enumerate(_encoded(manifest.paths, size, quality, workers)):
             if isinstance(data, bytes):
                 file.write(data)
@@ -71,12 +72,11 @@ def write(
             raise InputError(f"none of the {len(manifest):,} images can be read ({skipped[0]})")
         arrays = _arrays(manifest, lengths, hashes) | {"history": to_rows(history)}
         attributes, total = _attributes(path, manifest), int(lengths.sum())
-        before, after = _pack_layout.lay_out(arrays, attributes, total=total)
-        file.write(after)
+        frame = lay_out(arrays, attributes, total=total)
+        file.write(frame.tail)
         file.seek(0)
-        file.write(before)
-    digest = _pack_layout.content_digest(arrays, attributes)
-    return Packed(digest, len(arrays["names"]), total, tuple(skipped))
+        file.write(frame.head)
+    return Packed(digest_content(arrays, attributes), len(arrays["names"]), total, tuple(skipped))
 
 
 def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,7 +93,7 @@ def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict
     return arrays
 
 
-def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, str | int]:
+def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, Attribute]:
     folder = os.path.dirname(os.path.realpath(path))
     return {
         "format": FORMAT,

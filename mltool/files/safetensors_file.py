@@ -58,13 +58,6 @@ def write(
     return digest
 
 
-def to_bytes(arrays: Mapping[str, np.ndarray], *, meta: Mapping[str, object]) -> bytes:
-    """The bytes that `write` puts into a file."""
-    ordered = _ordered(arrays)
-    _, header = _header(ordered, meta)
-    return b"".join([header, *(_raw(array) for array in ordered.values())])
-
-
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
     """All arrays, writable, and the metadata ({} if mltool did not write the file).
 

@@ -11,19 +11,34 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import h5py
 import numpy as np
 
 from mltool.errors import InputError
-from mltool.files import atomic, canonical_json, safe_h5
-from mltool.files._arrays import fixed, narrow, put_attribute
-from mltool.files._sparse import SparseFile
+from mltool.files import atomic, safe_h5, sealed
+from mltool.files._arrays import fixed, narrow
 from mltool.files.history import History, from_h5, to_rows
+from mltool.files.sealed import Attribute, Field, Stream
 
 FORMAT = "mltool-index"
 FORMAT_VERSION = 1
 BYTES = "faiss"
 PIECE = 2**24  # bytes hashed at a time
+FIELDS = {
+    "names": Field("S"),
+    "labels": Field("i"),
+    "label_names": Field("S", required=False),
+    "history": Field("S", required=False),
+}
+ATTRIBUTES: dict[str, Attribute] = {
+    "dim": 0,
+    "metric": "",
+    "factory": "",
+    "space": "",
+    "preprocess": "",
+    "trained_on": 0,
+    "recall": 0.0,
+    "recall_queries": 0,
+}
 
 Emit = Callable[[Callable[[bytes], object]], None]  # calls its argument with the bytes in order
 
@@ -66,14 +81,17 @@ def write(path: str | os.PathLike[str], index: SearchIndex, emit: Emit) -> str:
     """
     measure = _Measure()
     emit(measure.take)
-    arrays, attributes = _arrays(index), _attributes(index)
+    arrays = _arrays(index)
+    attributes: dict[str, Attribute] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    attributes |= {key: getattr(index, key) for key in ATTRIBUTES}
     digest = _digest(arrays, attributes, measure.total.hexdigest())
-    head, tail = _frame(arrays, attributes | {"digest": digest}, measure.size)
-    atomic.check_writable(path, len(head) + measure.size + len(tail))
+    stream = Stream(BYTES, (measure.size,), np.dtype(np.uint8))
+    frame = sealed.lay_out(arrays, attributes | {"digest": digest}, stream)
+    atomic.check_writable(path, frame.size)
     with atomic.replacing(path) as file:
-        file.write(head)
+        file.write(frame.head)
         emit(file.write)
-        file.write(tail)
+        file.write(frame.tail)
     return digest
 
 
@@ -84,13 +102,12 @@ def read(path: str | os.PathLike[str]) -> SearchIndex:
     """
     with safe_h5.open_file(path) as file:
         safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-        found = safe_h5.stored(file, BYTES, ndim=1, kinds="u")
-        mapped = safe_h5.mapped(found)
-        names = [name for name in ARRAYS if name in REQUIRED or safe_h5.has(file, name)]
-        arrays = {name: safe_h5.dataset(file, name, ndim=1, kinds=ARRAYS[name]) for name in names}
-        attributes = {name: _attribute(file, name) for name in ATTRIBUTES}
+        stored = safe_h5.stored(file, BYTES, ndim=1, kinds="u")
+        mapped = safe_h5.mapped(stored)
+        data = safe_h5.rows(stored, 0, len(stored)) if mapped is None else mapped
+        arrays = sealed.read_arrays(file, FIELDS)
+        attributes = sealed.read_attributes(file, {"format": "", "format_version": 0, **ATTRIBUTES})
         digest = safe_h5.attribute(file, "digest", "")
-        data = safe_h5.rows(found, 0, len(found)) if mapped is None else mapped
         if digest != _digest(arrays, attributes, _sha256(data)):
             raise InputError(f"{path} is damaged: its content does not fit its digest; build again")
         history = from_h5(file)
@@ -102,24 +119,8 @@ def read(path: str | os.PathLike[str]) -> SearchIndex:
         history=history,
         data=data,
         digest=digest,
-        **{key: attributes[key] for key in _attributes_of_record()},  # type: ignore[arg-type]
+        **{key: attributes[key] for key in ATTRIBUTES},  # type: ignore[arg-type]
     )
-
-
-ARRAYS = {"names": "S", "labels": "i", "label_names": "S", "history": "S"}
-REQUIRED = ("names", "labels")
-ATTRIBUTES: dict[str, str | int | float] = {
-    "format": "",
-    "format_version": 0,
-    "dim": 0,
-    "metric": "",
-    "factory": "",
-    "space": "",
-    "preprocess": "",
-    "trained_on": 0,
-    "recall": 0.0,
-    "recall_queries": 0,
-}
 
 
 class _Measure:
@@ -129,24 +130,6 @@ class _Measure:
     def take(self, piece: bytes) -> None:
         self.size += len(piece)
         self.total.update(piece)
-
-
-def _attribute(file: h5py.File, name: str) -> str | int | float:
-    default = ATTRIBUTES[name]
-    if isinstance(default, str):
-        return safe_h5.attribute(file, name, default)
-    if isinstance(default, int):
-        return safe_h5.attribute(file, name, default)
-    return safe_h5.attribute(file, name, default)
-
-
-def _attributes_of_record() -> list[str]:
-    return [key for key in ATTRIBUTES if not key.startswith("format")]
-
-
-def _attributes(index: SearchIndex) -> dict[str, str | int | float]:
-    own = {key: getattr(index, key) for key in _attributes_of_record()}
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, **own}
 
 
 def _arrays(index: SearchIndex) -> dict[str, np.ndarray]:
@@ -161,14 +144,9 @@ def _arrays(index: SearchIndex) -> dict[str, np.ndarray]:
 
 
 def _digest(
-    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int | float], data: str
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Attribute], data: str
 ) -> str:
-    """Hex sha256 over all that the file holds, but not over how HDF5 lays it out."""
-    table = [[name, arrays[name].dtype.str] for name in sorted(arrays)]
-    total = hashlib.sha256(canonical_json.to_json([dict(attributes), table, data]).encode())
-    for name in sorted(arrays):
-        total.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
-    return total.hexdigest()
+    return sealed.sha256(arrays, before=[dict(attributes)], after=[data], shapes=False).hex()
 
 
 def _sha256(data: np.ndarray) -> str:
@@ -176,27 +154,3 @@ def _sha256(data: np.ndarray) -> str:
     for start in range(0, len(data), PIECE):
         total.update(np.ascontiguousarray(data[start : start + PIECE]).data)
     return total.hexdigest()
-
-
-def _frame(
-    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | int | float], size: int
-) -> tuple[bytes, bytes]:
-    """The file before and after faiss's bytes, whose place HDF5 reserves without writing."""
-    memory = SparseFile()
-    with h5py.File(memory, "w", libver="earliest") as file:
-        for name, value in attributes.items():
-            if isinstance(value, float):
-                file.attrs[name] = value
-            else:
-                put_attribute(file, name, value)
-        for name, array in arrays.items():
-            text = h5py.string_dtype("utf-8", array.dtype.itemsize)
-            file.create_dataset(name, data=array.view(text) if array.dtype.kind == "S" else array)
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        properties.set_layout(h5py.h5d.CONTIGUOUS)
-        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        properties.set_obj_track_times(False)
-        space, kind = h5py.h5s.create_simple((size,)), h5py.h5t.STD_U8LE
-        start = h5py.h5d.create(file.id, BYTES.encode(), kind, space, properties).get_offset()
-    return memory.part(0, start), memory.part(start + size, memory.size)

@@ -258,7 +258,7 @@ def test_the_history_names_the_teacher(tmp_path: Path, teacher: dict[str, Path])
     steps = checkpoint.read(str(tmp_path / "s")).history
     assert [step["command"] for step in steps] == ["train", "embed", "distill"]
     given = {item["option"]: item["digest"] for item in steps[-1]["inputs"]}
-    assert given["--teacher"] == embeddings.digest_of(teacher["t.h5"])
+    assert given["--teacher"] == embeddings.read(teacher["t.h5"]).digest
     assert steps[-1]["settings"]["loss"][0].startswith("regression:")
 
 

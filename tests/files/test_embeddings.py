@@ -81,7 +81,7 @@ def test_round_trip(tmp_path: Path, count: int, dtype: str) -> None:
     for load in (False, True):
         found = embeddings.read(tmp_path / "e.h5", load=load)
         assert_equal(found, wanted)
-        assert found.digest == digest == embeddings.digest_of(tmp_path / "e.h5")
+        assert found.digest == digest
         assert found.vectors.flags.writeable is (load or count == 0)
     embeddings.verify(tmp_path / "e.h5", full=True)
     assert os.listdir(tmp_path) == ["e.h5"]

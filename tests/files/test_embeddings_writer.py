@@ -61,7 +61,7 @@ def test_gives_the_bytes_of_write(tmp_path: Path, wanted: bytes) -> None:
         digest = writer.finish()
     assert path.read_bytes() == wanted
     assert os.listdir(tmp_path) == ["e.h5"]
-    assert embeddings.digest_of(path) == digest
+    assert embeddings.read(path).digest == digest
 
 
 def test_float16_is_rounded_and_checked(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_skipped_images_are_not_in_the_file(tmp_path: Path) -> None:
     rows = VECTORS.copy()
     rows[~keep] = np.inf  # what a failed image leaves behind
     with EmbeddingsWriter(tmp_path / "e.h5", dim=DIM, **FACTS) as writer:
-        writer.skip(20)
+        writer.append(rows[:20], valid=keep[:20])
         writer.append(rows[20:4000], valid=keep[20:4000])
     with EmbeddingsWriter(tmp_path / "e.h5", dim=DIM, resume=True, **FACTS) as writer:
         assert writer.rows_done == 4000
@@ -112,7 +112,7 @@ def test_skipped_images_are_not_in_the_file(tmp_path: Path) -> None:
 
 def test_nothing_left_and_nothing_given(tmp_path: Path) -> None:
     with EmbeddingsWriter(tmp_path / "e.h5", dim=DIM, **FACTS) as writer:
-        writer.skip(COUNT)
+        writer.append(VECTORS, valid=np.zeros(COUNT, bool))
         writer.finish()
     assert len(embeddings.read(tmp_path / "e.h5")) == 0
     with EmbeddingsWriter(tmp_path / "e.h5", names=np.empty(0, "S1"), dim=DIM) as writer:
@@ -120,15 +120,6 @@ def test_nothing_left_and_nothing_given(tmp_path: Path) -> None:
         writer.finish()
     assert embeddings.read(tmp_path / "e.h5").vectors.shape == (0, DIM)
     embeddings.verify(tmp_path / "e.h5", full=True)
-
-
-def test_history_may_change_at_the_end(tmp_path: Path) -> None:
-    steps: History = ({"command": "embed", "counts": {"images": 3}},)
-    with EmbeddingsWriter(tmp_path / "e.h5", dim=DIM, **FACTS) as writer:
-        writer.append(VECTORS)
-        writer.finish(history=steps)
-    assert embeddings.read(tmp_path / "e.h5").history == steps
-    assert os.listdir(tmp_path) == ["e.h5"]
 
 
 def test_rows_that_do_not_fit(tmp_path: Path) -> None:

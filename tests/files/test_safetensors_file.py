@@ -6,6 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def example() -> dict[str, np.ndarray]:
     return arrays
 
 
+def to_bytes(arrays: dict[str, np.ndarray], meta: dict) -> bytes:
+    """Return the bytes of a file that is written with these arrays."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.safetensors"
+        safetensors_file.write(path, arrays, meta=meta)
+        return path.read_bytes()
+
+
 def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
@@ -48,7 +57,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(array.flags.writeable for array in arrays.values())
     assert meta == {**META, "format_version": 1, "digest": digest}
     assert safetensors_file.read_meta(path) == meta
-    assert path.read_bytes() == safetensors_file.to_bytes(example(), meta=META)
     for full in (False, True):
         safetensors_file.verify(path, full=full)
 
@@ -85,10 +93,10 @@ def test_same_content_same_bytes() -> None:
     backward = dict(reversed(forward.items()))
     big = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in forward.items()}
     strided = forward | {"é": np.asfortranarray(forward["é"])}
-    wanted = safetensors_file.to_bytes(forward, meta=META)
+    wanted = to_bytes(forward, META)
     for arrays in (backward, big, strided):
         meta = dict(reversed(META.items()))
-        assert safetensors_file.to_bytes(arrays, meta=meta) == wanted
+        assert to_bytes(arrays, meta) == wanted
 
 
 def test_hash_seed_changes_nothing(tmp_path: Path) -> None:
@@ -109,7 +117,7 @@ def test_hash_seed_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_arrays_are_aligned(tmp_path: Path) -> None:
-    data = safetensors_file.to_bytes(example(), meta=META)
+    data = to_bytes(example(), META)
     length = struct.unpack("<Q", data[:8])[0]
     assert length % 8 == 0
     header = json.loads(data[8 : 8 + length])
@@ -121,7 +129,7 @@ def test_arrays_are_aligned(tmp_path: Path) -> None:
 
 def test_the_digest_is_of_the_content() -> None:
     def digest(arrays: dict[str, np.ndarray], meta: dict) -> object:
-        data = safetensors_file.to_bytes(arrays, meta=meta)
+        data = to_bytes(arrays, meta)
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
         return json.loads(header["__metadata__"]["mltool"])["digest"]
 
@@ -141,7 +149,7 @@ def test_the_digest_is_of_the_content() -> None:
 @pytest.mark.parametrize("array", [np.zeros(2, complex), np.array(["a"]), np.array([None])])
 def test_types_that_are_not_written(array: np.ndarray) -> None:
     with pytest.raises(TypeError, match="weights"):
-        safetensors_file.to_bytes({"weights": array}, meta={})
+        to_bytes({"weights": array}, {})
 
 
 def build(header: object, data: bytes = b"", length: int | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""Plain reads and writes at a place in an open file."""
+"""Reads and writes at an offset of an open file, and its space on the disk."""
 
 import errno
 import os
@@ -6,24 +6,24 @@ import os
 NO_RESERVING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def write_all(file: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of `data` at byte `place`; the system may take it in pieces. Raises OSError."""
+def write_all(file: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at byte `offset`; the system may take it in pieces. Raises OSError."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, place)
-        view, place = view[written:], place + written
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
 
 
-def read_all(file: int, place: int, size: int) -> bytes:
-    """`size` bytes from byte `place`, fewer where the file ends. Raises OSError."""
+def read_all(file: int, offset: int, size: int) -> bytes:
+    """Read `size` bytes from byte `offset`, fewer where the file ends. Raises OSError."""
     parts = []
-    while size > 0 and (part := os.pread(file, size, place)):
+    while size > 0 and (part := os.pread(file, size, offset)):
         parts.append(part)
-        size, place = size - len(part), place + len(part)
+        size, offset = size - len(part), offset + len(part)
     return b"".join(parts)
 
 
-def reserve(file: int, size: int) -> None:
+def allocate(file: int, size: int) -> None:
     """Make the file `size` bytes long, with all of them on the disk. Raises OSError if full."""
     try:
         if size and hasattr(os, "posix_fallocate"):  # not on macOS
