@@ -190,7 +190,7 @@ def _write(
                     f"stopped by a signal after {writer.rows_done} of {total} images; "
                     f"go on with --resume"
                 )
-        skipped = int(writer.skipped().sum())
+        skipped = int(writer.skip_mask().sum())
         digest = writer.finish()
     logger.info("wrote %s: %d images (digest %s)", request.output, total - skipped, digest[:12])
     return skipped
@@ -216,7 +216,7 @@ def _preprocess(request: EmbedRequest, spec: ModelSpec) -> str:
 def _made_by(path: str, steps: history.History) -> bool:
     if not Path(path).is_file():
         return False
-    found = history.of_file(path)
+    found = history.read(path)
     return bool(found) and canonical_json.digest(found[-1]) == canonical_json.digest(steps[-1])
 
 
@@ -251,5 +251,5 @@ def _history(
     step = history.record(
         "embed", inputs=inputs, settings=settings, counts={"images": len(manifest)}
     )
-    before = history.of_files([*request.data, request.labels])
+    before = history.read_all([*request.data, request.labels])
     return history.extend(source.history, *before, record=step)

@@ -60,7 +60,7 @@ def run(request: EvaluateRequest) -> str:
             atomic.refuse_inputs(path, inputs)
     queries = shards.open_many(query_paths)
     gallery = shards.open_many(gallery_paths) if gallery_paths else None
-    with shards.naming_files([request.queries, request.gallery, *request.distractors]):
+    with shards.name_broken_file([request.queries, request.gallery, *request.distractors]):
         report = _evaluate(request, queries, gallery, resources)
     text = canonical_json.to_json(tables.as_record(report))
     _write(request, report, text, queries, gallery)

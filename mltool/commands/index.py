@@ -150,11 +150,11 @@ def run_search(
     Raises InputError, ResourceError.
     """
     request, content = database.request, database.content
-    with shards.naming_files([request.db, *(request.queries if inputs is None else ())]):
+    with shards.name_broken_file([request.db, *(request.queries if inputs is None else ())]):
         # images were compared with the database before they were embedded
         found = _search(database, queries, any_model=request.any_model or inputs is not None)
     if request.min_score is not None:
-        found = found.at_least(request.min_score)
+        found = found.drop_below(request.min_score)
     if request.output is not None:
         if inputs is None:
             inputs = [("queries", text, queries.digest) for text in request.queries]

@@ -286,7 +286,7 @@ def record(
         counts={"images": len(manifest), **counts},
     )
     lists = [*request.data, *(request.val or []), request.labels, request.pairs, request.init]
-    return history.extend(*history.of_files(lists), *before, record=step)
+    return history.extend(*history.read_all(lists), *before, record=step)
 
 
 def report(command: str, plan: Plan) -> None:

@@ -40,7 +40,7 @@ def open_data(
         raise UsageError(f"--split {split}: the data have no splits")
     found = selection.join(parts)
     if labels is not None:
-        found = selection.with_labels(found, open_data([labels]))
+        found = selection.replace_labels(found, open_data([labels]))
     if pairs is not None:
         found = pair_lists.declare(found, pairs)
     if classes is not None:

@@ -74,7 +74,7 @@ def manifest(
     Without `class_names` no class is known. Raises InputError where a file is missing or a name
     leads out of the folder.
     """
-    table = StringArray.from_texts(names).fixed()
+    table = StringArray.from_texts(names).to_array()
     check_unique(table, escape(folder))
     require_files(folder, table)
     ids = sorted(class_names)

@@ -13,7 +13,7 @@ def digits(root: str = "") -> Manifest:
     Names are `digits/LABEL/ROW`, with the row in scikit-learn's order.
     """
     _, labels = pixels_and_labels()
-    names = StringArray.from_texts(name(row) for row in range(len(labels))).fixed()
+    names = StringArray.from_texts(name(row) for row in range(len(labels))).to_array()
     return Manifest(
         names=names,
         paths=StringArray.from_texts(location(row) for row in range(len(labels))),

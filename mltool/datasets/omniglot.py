@@ -32,7 +32,7 @@ def omniglot(root: str) -> Manifest:
     found = Manifest(
         names=StringArray.from_texts(
             f"{folders[key.decode()]}/{name}" for key, name in zip(split, inside, strict=True)
-        ).fixed(),
+        ).to_array(),
         paths=StringArray.join([paths for _, paths in parts.values()]),
         labels=np.array([number[name] for name in characters]),
         label_names=tuple(number),

@@ -72,15 +72,15 @@ def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
     ids = [key for part in parts for key in part.ids]
     files = StringArray.from_texts(
         f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids
-    ).fixed()
+    ).to_array()
     _official.require_files(folder, files)
     names = StringArray.from_texts(
         f"{part.split}/{key}" for part in parts for key in part.ids
-    ).fixed()
+    ).to_array()
     check_unique(names, escape(folder))
     sizes = [len(part.ids) for part in parts]
     starts = np.cumsum([0, *sizes[:-1]])
-    texts = StringArray.from_texts(text for part in parts for text in part.classes).fixed()
+    texts = StringArray.from_texts(text for part in parts for text in part.classes).to_array()
     labels, label_names = number_labels(texts)
     return Manifest(
         names=names,

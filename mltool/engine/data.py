@@ -79,7 +79,7 @@ class Images(Dataset):
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
         self.weights = _weights(manifest)
-        self.boxes = crop_boxes.of(manifest.columns)
+        self.boxes = crop_boxes.from_columns(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * (3 if spec.keep_aspect else 9 / 2)
         self.cache = PixelCache(len(manifest), bytes_per_image=int(size)) if cache else None

@@ -20,7 +20,7 @@ class Log:
         self._file, self._path = None, path or ""
         if path is not None:
             kept = _kept(path, after_step) if after_step else 0
-            with atomic.reporting(path):
+            with atomic.report_errors(path):
                 self._file = open(path, "ab")  # noqa: SIM115 - closed by __exit__
                 self._file.truncate(kept)
 
@@ -32,13 +32,13 @@ class Log:
             json.dumps({"step": step, "epoch": epoch, "name": name, "value": value}).encode()
             for name, value in values.items()
         ]
-        with atomic.reporting(self._path):
+        with atomic.report_errors(self._path):
             self._file.write(b"".join(line + b"\n" for line in lines))
 
     def flush(self) -> None:
         """Put everything on disk, before a state that counts these lines as written is saved."""
         if self._file is not None:
-            with atomic.reporting(self._path):
+            with atomic.report_errors(self._path):
                 self._file.flush()
                 os.fsync(self._file.fileno())
 
@@ -52,7 +52,7 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            with atomic.reporting(self._path):
+            with atomic.report_errors(self._path):
                 self._file.close()
 
 

@@ -41,7 +41,7 @@ def is_finished(output: str, identity: Identity) -> bool:
     """Whether `output` is there already and was made by exactly this run."""
     if not Path(output).is_file():
         return False
-    steps = history.of_file(output)
+    steps = history.read(output)
     return bool(steps) and _is_same(steps[-1], identity.record)
 
 

@@ -55,7 +55,7 @@ class CachedTeacher:
 
     def __init__(self, text: str) -> None:
         paths = shards.expand(text)
-        parts = [embeddings.peek(path) for path in paths]
+        parts = [embeddings.read_header(path) for path in paths]
         first = parts[0]
         for path, part in zip(paths[1:], parts[1:], strict=True):
             _check_match(paths[0], first, path, part)

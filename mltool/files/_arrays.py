@@ -9,18 +9,18 @@ from mltool.errors import InputError
 from mltool.files.names import StringArray
 
 
-def fixed(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
+def to_bytes_array(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
     """Texts as numpy bytes ('S') [N], UTF-8. Raises InputError for a NUL inside."""
     if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
         return texts
-    return StringArray.from_texts(texts).fixed()
+    return StringArray.from_texts(texts).to_array()
 
 
-def plain(column: np.ndarray) -> np.ndarray:
+def to_column(column: np.ndarray) -> np.ndarray:
     """A column as 'S', bool or numbers [N]. Raises InputError for anything else."""
     values = np.asarray(column)
     if values.dtype.kind in "UO" and all(isinstance(value, str | bytes) for value in values.flat):
-        return fixed(values.tolist())
+        return to_bytes_array(values.tolist())
     if values.dtype.kind not in "Sbiuf":
         raise InputError(f"a column holds values of type {values.dtype}; give text or numbers")
     return values

@@ -102,24 +102,24 @@ def lay_out(content: Content) -> Layout:
 
 def check_layout(file: h5py.File) -> None:
     """Raise InputError unless the file was finished and its checksums fit its rows."""
-    matrix = safe_h5.stored(file, MATRIX, ndim=2, kinds="f")
-    hashes = safe_h5.stored(file, HASHES, ndim=2, kinds="u")
+    matrix = safe_h5.open_dataset(file, MATRIX, ndim=2, kinds="f")
+    hashes = safe_h5.open_dataset(file, HASHES, ndim=2, kinds="u")
     if hashes.shape != (-(-len(matrix) // BLOCK_ROWS), 32):
-        raise _damaged(file, "its checksums do not fit its rows")
+        raise _as_input_error(file, "its checksums do not fit its rows")
 
 
 def check_bytes(file: h5py.File, content: Content) -> None:
     """Raise InputError unless every byte of the file fits its checksums."""
-    matrix = safe_h5.stored(file, MATRIX, ndim=2, kinds="f")
+    matrix = safe_h5.open_dataset(file, MATRIX, ndim=2, kinds="f")
     if not sealed.is_frame_intact(matrix):
-        raise _damaged(file, "its header, names or labels are damaged")
-    hashes = safe_h5.dataset(file, HASHES, ndim=2, kinds="u")
+        raise _as_input_error(file, "its header, names or labels are damaged")
+    hashes = safe_h5.read_dataset(file, HASHES, ndim=2, kinds="u")
     wrong = np.flatnonzero((hash_blocks(_read_blocks(matrix)) != hashes).any(1))
     if len(wrong):
         first, last = wrong[0] * BLOCK_ROWS, min((wrong[0] + 1) * BLOCK_ROWS, len(matrix)) - 1
-        raise _damaged(file, f"rows {first} to {last} are damaged")
-    if _digest(content.sha256(), hashes) != safe_h5.attribute(file, "digest", ""):
-        raise _damaged(file, "its content does not fit its digest")
+        raise _as_input_error(file, f"rows {first} to {last} are damaged")
+    if _digest(content.sha256(), hashes) != safe_h5.read_attribute(file, "digest", ""):
+        raise _as_input_error(file, "its content does not fit its digest")
 
 
 def hash_blocks(blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -134,8 +134,8 @@ def _digest(content_sha256: bytes, hashes: np.ndarray) -> str:
 
 def _read_blocks(matrix: h5py.Dataset) -> Iterator[np.ndarray]:
     for start in range(0, len(matrix), BLOCK_ROWS):
-        yield safe_h5.rows(matrix, start, start + BLOCK_ROWS)
+        yield safe_h5.read_rows(matrix, start, start + BLOCK_ROWS)
 
 
-def _damaged(file: h5py.File, problem: str) -> InputError:
+def _as_input_error(file: h5py.File, problem: str) -> InputError:
     return InputError(f"{file.filename}: {problem}; make or copy it again")

@@ -14,10 +14,10 @@ class SparseFile:
         self._position = 0
         self._pages: dict[int, bytearray] = {}
 
-    def part(self, start: int, stop: int) -> bytes:
+    def read_range(self, start: int, stop: int) -> bytes:
         """The bytes start..stop."""
         result = bytearray(max(0, stop - start))
-        for number, inside, outside in self._parts(start, stop):
+        for number, inside, outside in self._pages_of_range(start, stop):
             if number in self._pages:
                 result[outside] = self._pages[number][inside]
         return bytes(result)
@@ -25,7 +25,7 @@ class SparseFile:
     def write(self, data: memoryview) -> int:
         view = memoryview(data).cast("B")
         stop = self._position + len(view)
-        for number, inside, outside in self._parts(self._position, stop):
+        for number, inside, outside in self._pages_of_range(self._position, stop):
             page = self._pages.setdefault(number, bytearray(self.PAGE))
             page[inside] = view[outside]
         self._position = stop
@@ -33,7 +33,7 @@ class SparseFile:
         return len(view)
 
     def read(self, size: int) -> bytes:
-        data = self.part(self._position, min(self._position + size, self.size))
+        data = self.read_range(self._position, min(self._position + size, self.size))
         self._position += len(data)
         return data
 
@@ -57,7 +57,7 @@ class SparseFile:
     def flush(self) -> None:
         """Nothing waits to be written."""
 
-    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+    def _pages_of_range(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """(page number, slice of the page, slice of the range) for every page touched."""
         for number in range(start // self.PAGE, -(-stop // self.PAGE)):
             base = number * self.PAGE

@@ -43,14 +43,14 @@ REMEDIES = {
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def open_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file whose bytes become `path` when the block ends without an error.
 
     Until then, and after any failure, the old file is untouched and no temporary stays. The old
     file's mode is kept; a new file has the mode of the umask. Raises ResourceError.
     """
-    with reporting(path):
-        final = target(path)
+    with report_errors(path):
+        final = resolve_target(path)
         temporary, file = _create_temporary(final)
     try:
         try:
@@ -58,8 +58,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         except OSError as error:
             if error.filename is not None:  # an input that the block reads, not our output
                 raise
-            raise failure(path, error) from error
-        with reporting(path):
+            raise as_resource_error(path, error) from error
+        with report_errors(path):
             file.flush()
             _publish(file.fileno(), temporary, final)
     except BaseException:
@@ -72,7 +72,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def write(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Put `data` under `path` whole or not at all. Raises ResourceError."""
-    with replacing(path) as file:
+    with open_output(path) as file:
         file.write(data)
 
 
@@ -81,21 +81,21 @@ def publish(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Non
 
     Raises ResourceError.
     """
-    with reporting(path):
+    with report_errors(path):
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _publish(descriptor, Path(source), target(path))
+            _publish(descriptor, Path(source), resolve_target(path))
         finally:
             os.close(descriptor)
 
 
-def target(path: str | os.PathLike[str]) -> Path:
+def resolve_target(path: str | os.PathLike[str]) -> Path:
     """The regular file that `path` stands for, existing or not; symbolic links are followed.
 
     Raises ResourceError for a folder, a device, a pipe or a socket.
     """
     final = Path(os.path.realpath(path))
-    with reporting(path):
+    with report_errors(path):
         try:
             mode = final.lstat().st_mode
         except FileNotFoundError:
@@ -114,8 +114,8 @@ def check_writable(path: str | os.PathLike[str], size: int = 0) -> None:
 
     Raises ResourceError.
     """
-    folder = target(path).parent
-    with reporting(path):
+    folder = resolve_target(path).parent
+    with report_errors(path):
         if not stat.S_ISDIR(folder.stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -140,12 +140,12 @@ def claim(path: str | os.PathLike[str]) -> Iterator[None]:
     A claim of a dead process is taken over; temporaries that it left are swept, before and after.
     Raises ResourceError when another process holds it, naming host and process.
     """
-    final = target(path)
-    lock = _sibling(final, LOCK)
-    with reporting(path):
+    final = resolve_target(path)
+    lock = _name_sibling(final, LOCK)
+    with report_errors(path):
         descriptor = _open_locked(lock, path)
     try:
-        with reporting(path):
+        with report_errors(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
         sweep(path)
@@ -158,9 +158,9 @@ def claim(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def sweep(path: str | os.PathLike[str]) -> None:
     """Remove the temporaries that dead writers of `path`, and of files named after it, left."""
-    final = target(path)
+    final = resolve_target(path)
     prefix = f".{_stem(final.name)}."
-    with reporting(path):
+    with report_errors(path):
         names = os.listdir(final.parent)
     for name in names:
         if name.startswith(prefix) and f".{TEMPORARY}." in name:
@@ -168,15 +168,15 @@ def sweep(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def reporting(path: str | os.PathLike[str]) -> Iterator[None]:
+def report_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an OSError of the block into the ResourceError that says why `path` is not written."""
     try:
         yield
     except OSError as error:
-        raise failure(path, error) from error
+        raise as_resource_error(path, error) from error
 
 
-def failure(path: str | os.PathLike[str], error: OSError) -> ResourceError:
+def as_resource_error(path: str | os.PathLike[str], error: OSError) -> ResourceError:
     """The ResourceError that tells the user why `path` could not be written, and the remedy."""
     reason = error.strerror or str(error)
     remedy = REMEDIES.get(error.errno or 0, "choose another place")
@@ -208,7 +208,7 @@ def _create_temporary(final: Path) -> tuple[Path, BinaryIO]:
     host = socket.gethostname().replace(os.sep, "-")[:32]
     while True:
         suffix = f"{TEMPORARY}.{host}.{os.getpid()}.{secrets.token_hex(4)}"
-        temporary = _sibling(final, suffix)
+        temporary = _name_sibling(final, suffix)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o666)  # the kernel takes the umask off
         _lock(descriptor, wait=True)
@@ -268,7 +268,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sibling(final: Path, suffix: str) -> Path:
+def _name_sibling(final: Path, suffix: str) -> Path:
     return final.with_name(f".{_stem(final.name)}.{suffix}")
 
 

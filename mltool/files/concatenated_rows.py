@@ -40,7 +40,7 @@ class ConcatenatedRows:
             start, stop, step = rows.indices(len(self))
             if step != 1 or self.rows is not None:
                 return self[np.arange(start, stop, step)]
-            found = [part.astype(self.dtype, copy=False) for part in self._within(start, stop)]
+            found = [part.astype(self.dtype, copy=False) for part in self._cut(start, stop)]
             return found[0] if len(found) == 1 else np.concatenate(found)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         rows = rows if self.rows is None else self.rows[rows]
@@ -64,9 +64,9 @@ class ConcatenatedRows:
         start, stop, _ = rows.indices(len(self))
         if self.rows is not None:
             return ConcatenatedRows(self.parts, self.rows[start:stop])
-        return ConcatenatedRows(self._within(start, stop))
+        return ConcatenatedRows(self._cut(start, stop))
 
-    def _within(self, start: int, stop: int) -> list[np.ndarray]:
+    def _cut(self, start: int, stop: int) -> list[np.ndarray]:
         """Views of what lies between two rows, at least one."""
         pairs = zip(self.starts.tolist(), self.parts, strict=False)
         cut = [part[max(0, start - at) : max(0, stop - at)] for at, part in pairs]

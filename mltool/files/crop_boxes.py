@@ -13,16 +13,16 @@ from mltool.errors import InputError
 COLUMNS = ("x_1", "y_1", "x_2", "y_2")
 
 
-def of(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def from_columns(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The boxes [N, 4] float64 of a list's columns; None where it has none.
 
     Raises InputError where sides are missing, infinite or in the wrong order.
     """
-    there = [key for key in COLUMNS if key in columns]
-    if not there:
+    present = [key for key in COLUMNS if key in columns]
+    if not present:
         return None
-    if len(there) < len(COLUMNS):
-        lacking = ", ".join(key for key in COLUMNS if key not in there)
+    if len(present) < len(COLUMNS):
+        lacking = ", ".join(key for key in COLUMNS if key not in present)
         raise InputError(f"a crop box has {', '.join(COLUMNS)}, but the list lacks {lacking}")
     if any(columns[key].dtype.kind not in "fiu" for key in COLUMNS):
         raise InputError(f"the crop boxes are no numbers; correct {', '.join(COLUMNS)}")

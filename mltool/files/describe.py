@@ -12,7 +12,7 @@ from mltool.files.reading import open_input
 Facts = dict[str, object]
 
 
-def facts(path: str) -> Facts:
+def read_facts(path: str) -> Facts:
     """Kind, counts and origin of a file written or readable by mltool. Raises InputError."""
     if os.path.isdir(path):
         return _image_list(path)
@@ -20,7 +20,7 @@ def facts(path: str) -> Facts:
         start = file.read(16)
     if start.startswith(safe_h5.SIGNATURE):
         return _hdf5(path)
-    if safetensors_file.looks_like_tensors(start):
+    if safetensors_file.is_safetensors(start):
         return _checkpoint(path)
     return _image_list(path)
 
@@ -50,27 +50,27 @@ def _flat(meta: safetensors_file.Meta, key: str) -> Facts:
 
 def _hdf5(path: str) -> Facts:
     with safe_h5.open_file(path) as file:
-        kind = safe_h5.attribute(file, "format", "")
-        digest = safe_h5.attribute(file, "digest", "")
+        kind = safe_h5.read_attribute(file, "format", "")
+        digest = safe_h5.read_attribute(file, "digest", "")
     size = Path(path).stat().st_size
     if kind == embeddings.FORMAT:
-        found = embeddings.peek(path)
-        known = found.labels[found.labels >= 0]
+        header = embeddings.read_header(path)
+        labels = header.labels[header.labels >= 0]
         return {
             "kind": "embeddings",
             "bytes": size,
-            "images": len(found),
-            "views": found.views,
-            "dim": found.vectors.shape[1] // found.views,
-            "dtype": str(found.vectors.dtype),
-            "metric": found.metric,
-            "normalized": found.normalized,
-            "classes": len(set(known.tolist())),
-            "unlabelled": len(found) - len(known),
-            "columns": sorted(found.columns),
-            "space": found.space,
-            "teacher_space": found.teacher_space,
-            "preprocess": found.preprocess,
+            "images": len(header),
+            "views": header.views,
+            "dim": header.vectors.shape[1] // header.views,
+            "dtype": str(header.vectors.dtype),
+            "metric": header.metric,
+            "normalized": header.normalized,
+            "classes": len(set(labels.tolist())),
+            "unlabelled": len(header) - len(labels),
+            "columns": sorted(header.columns),
+            "space": header.space,
+            "teacher_space": header.teacher_space,
+            "preprocess": header.preprocess,
             "digest": digest,
         }
     if kind == "mltool-pack":

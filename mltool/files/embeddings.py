@@ -15,7 +15,7 @@ import numpy as np
 
 from mltool.errors import InputError, NumericError
 from mltool.files import _embeddings_layout, atomic, safe_h5, sealed
-from mltool.files._arrays import fixed, narrow, plain
+from mltool.files._arrays import narrow, to_bytes_array, to_column
 from mltool.files._embeddings_layout import BLOCK_ROWS, MATRIX, Content
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.history import History, from_h5, to_rows
@@ -61,13 +61,13 @@ class Embeddings:
         if labels is None:
             labels = np.full(len(self.names), -1)
         elif len(labels) and isinstance(labels[0], str | bytes):
-            labels, label_names = number_labels(fixed(labels))
+            labels, label_names = number_labels(to_bytes_array(labels))
         normal = {
-            "names": fixed(self.names),
+            "names": to_bytes_array(self.names),
             "vectors": vectors,
             "labels": np.asarray(labels, np.int64),
             "label_names": label_names,
-            "columns": {key: plain(column) for key, column in self.columns.items()},
+            "columns": {key: to_column(column) for key, column in self.columns.items()},
         }
         for key, value in normal.items():
             object.__setattr__(self, key, value)
@@ -124,12 +124,12 @@ def read(path: str | os.PathLike[str], *, load: bool = False) -> Embeddings:
     InputError for a file that is missing, damaged, hostile, foreign or newer, or holds NaN, and
     for one with several views of each image, which only a student can learn from.
     """
-    return _finite(path, mapped(path), load=load)
+    return _finite(path, map_file(path), load=load)
 
 
-def mapped(path: str | os.PathLike[str]) -> Embeddings:
+def map_file(path: str | os.PathLike[str]) -> Embeddings:
     """Like `read`, but the values of the vectors are not looked at: their user must."""
-    found = peek(path)
+    found = read_header(path)
     if found.views > 1:
         raise InputError(
             f"{path} holds {found.views} views of each image, for distill --teacher; embed without "
@@ -139,15 +139,15 @@ def mapped(path: str | os.PathLike[str]) -> Embeddings:
 
 
 def _finite(path: str | os.PathLike[str], found: Embeddings, *, load: bool) -> Embeddings:
-    for start, block in _blocks(found.vectors, np.arange(len(found))):
-        broken = _not_finite(found.names[start : start + len(block)], block)
+    for start, block in _iterate_blocks(found.vectors, np.arange(len(found))):
+        broken = _find_not_finite(found.names[start : start + len(block)], block)
         if broken:
             raise InputError(f"{path}: the vector of {broken} is not finite; embed it again")
         release(found.vectors)
     return replace(found, vectors=np.array(found.vectors)) if load else found
 
 
-def peek(path: str | os.PathLike[str]) -> Embeddings:
+def read_header(path: str | os.PathLike[str]) -> Embeddings:
     """Like `read`, but the values of the vectors are not looked at; any number of views will do."""
     with safe_h5.open_file(path) as file:
         found = _read(path, file)
@@ -156,21 +156,21 @@ def peek(path: str | os.PathLike[str]) -> Embeddings:
     return found
 
 
-def partial_content(path: str | os.PathLike[str]) -> Content:
+def read_partial_content(path: str | os.PathLike[str]) -> Content:
     """What an unfinished file will hold. Raises InputError."""
     with safe_h5.open_file(path) as file:
-        return content_of(path, _read(path, file))
+        return list_content(path, _read(path, file))
 
 
 def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     """Check that a file is whole; if `full`, also every byte of it. Raises InputError."""
-    found = peek(path)
+    found = read_header(path)
     if full:
         _finite(path, found, load=False)
     with safe_h5.open_file(path) as file:
         _embeddings_layout.check_layout(file)
         if full:
-            _embeddings_layout.check_bytes(file, content_of(path, found))
+            _embeddings_layout.check_bytes(file, list_content(path, found))
 
 
 def write(
@@ -182,10 +182,10 @@ def write(
     that is not finite, InputError for a name that stands twice, ResourceError.
     """
     rows = np.arange(len(embeddings)) if keep is None else np.flatnonzero(keep)
-    layout = _embeddings_layout.lay_out(content_of(path, _take_header(embeddings, rows)))
+    layout = _embeddings_layout.lay_out(list_content(path, _take_header(embeddings, rows)))
     frame = layout.frame
     atomic.check_writable(path, frame.size)
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         file.seek(len(frame.head))
         hashes = _embeddings_layout.hash_blocks(_write_rows(file, embeddings, rows))
         file.write(frame.tail)
@@ -195,13 +195,13 @@ def write(
     return digest
 
 
-def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> Content:
+def list_content(path: str | os.PathLike[str], embeddings: Embeddings) -> Content:
     """What a file at `path` holds of `embeddings`, but the values. Raises InputError."""
     _check_names(embeddings.names, path)
     arrays = {"names": narrow(embeddings.names), "labels": embeddings.labels}
     arrays["history"] = narrow(to_rows(embeddings.history))
     if embeddings.label_names:
-        arrays["label_names"] = narrow(fixed(embeddings.label_names))
+        arrays["label_names"] = narrow(to_bytes_array(embeddings.label_names))
     for key, column in sorted(embeddings.columns.items()):
         if "/" in key or key in ("", "."):
             raise InputError(f"{path}: a column cannot be called {key!r}; rename it")
@@ -226,37 +226,37 @@ def content_of(path: str | os.PathLike[str], embeddings: Embeddings) -> Content:
 
 def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
     safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-    matrix = safe_h5.stored(file, MATRIX, ndim=2, kinds="f")
-    vectors = safe_h5.mapped(matrix) if matrix.dtype.itemsize <= 4 else None
-    root = safe_h5.attribute(file, "root", "")
+    matrix = safe_h5.open_dataset(file, MATRIX, ndim=2, kinds="f")
+    vectors = safe_h5.map_dataset(matrix) if matrix.dtype.itemsize <= 4 else None
+    root = safe_h5.read_attribute(file, "root", "")
     folder = os.path.dirname(os.path.realpath(path))
     found = Embeddings(
-        names=safe_h5.dataset(file, "names", ndim=1, kinds="S"),
-        vectors=safe_h5.rows(matrix, 0, len(matrix)) if vectors is None else vectors,
-        labels=safe_h5.dataset(file, "labels", ndim=1, kinds="iu"),
+        names=safe_h5.read_dataset(file, "names", ndim=1, kinds="S"),
+        vectors=safe_h5.read_rows(matrix, 0, len(matrix)) if vectors is None else vectors,
+        labels=safe_h5.read_dataset(file, "labels", ndim=1, kinds="iu"),
         label_names=_label_names(path, file),
         columns={
-            key: safe_h5.dataset(file, f"columns/{key}", ndim=1, kinds="Sbiuf")
-            for key in safe_h5.children(file, "columns")
+            key: safe_h5.read_dataset(file, f"columns/{key}", ndim=1, kinds="Sbiuf")
+            for key in safe_h5.list_children(file, "columns")
         },
-        metric=safe_h5.attribute(file, "metric", "cosine"),
-        normalized=safe_h5.attribute(file, "normalized", False),
-        space=safe_h5.attribute(file, "space", ""),
-        teacher_space=safe_h5.attribute(file, "teacher_space", ""),
-        views=safe_h5.attribute(file, "views", 1),
-        preprocess=safe_h5.attribute(file, "preprocess", ""),
+        metric=safe_h5.read_attribute(file, "metric", "cosine"),
+        normalized=safe_h5.read_attribute(file, "normalized", False),
+        space=safe_h5.read_attribute(file, "space", ""),
+        teacher_space=safe_h5.read_attribute(file, "teacher_space", ""),
+        views=safe_h5.read_attribute(file, "views", 1),
+        preprocess=safe_h5.read_attribute(file, "preprocess", ""),
         root=os.path.normpath(os.path.join(folder, root)) if root else "",
         history=from_h5(file),
-        digest=safe_h5.attribute(file, "digest", ""),
+        digest=safe_h5.read_attribute(file, "digest", ""),
     )
     _check_names(found.names, path)
     return found
 
 
 def _label_names(path: str | os.PathLike[str], file: h5py.File) -> tuple[str, ...]:
-    if not safe_h5.has(file, "label_names"):
+    if not safe_h5.has_object(file, "label_names"):
         return ()
-    texts = safe_h5.dataset(file, "label_names", ndim=1, kinds="S").tolist()
+    texts = safe_h5.read_dataset(file, "label_names", ndim=1, kinds="S").tolist()
     try:
         return tuple(text.decode() for text in texts)
     except UnicodeDecodeError as error:
@@ -281,15 +281,15 @@ def _take_header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:
 
 def _write_rows(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Write the vectors at `rows` block by block, and yield every block."""
-    for start, block in _blocks(embeddings.vectors, rows):
-        broken = _not_finite(embeddings.names[rows[start : start + len(block)]], block)
+    for start, block in _iterate_blocks(embeddings.vectors, rows):
+        broken = _find_not_finite(embeddings.names[rows[start : start + len(block)]], block)
         if broken:
             raise NumericError(f"the vector of {broken} is not finite; nothing was written")
         file.write(block.data)
         yield block
 
 
-def _blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _iterate_blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(first position, vectors [BLOCK_ROWS, D] at `rows`, contiguous and little-endian)."""
     little = vectors.dtype.newbyteorder("<")
     whole = len(rows) == len(vectors)  # then a slice does, and nothing is copied
@@ -299,7 +299,7 @@ def _blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nda
         yield start, np.ascontiguousarray(block, little)
 
 
-def _not_finite(names: np.ndarray, block: np.ndarray) -> str:
+def _find_not_finite(names: np.ndarray, block: np.ndarray) -> str:
     """The first names whose vectors are not finite, for a message; "" if there are none."""
     finite = np.isfinite(block)
     return "" if finite.all() else examples(names[~finite.all(1)])

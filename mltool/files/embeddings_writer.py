@@ -75,8 +75,8 @@ class EmbeddingsWriter:
             history=history,
         )
         self._path = path
-        self._partial = Path(f"{atomic.target(path)}{PARTIAL}")
-        self._content = embeddings.content_of(path, self._header)
+        self._partial = Path(f"{atomic.resolve_target(path)}{PARTIAL}")
+        self._content = embeddings.list_content(path, self._header)
         self._layout = _embeddings_layout.lay_out(self._content)
         self._frame = self._layout.frame
         self._row_bytes = dim * self._content.dtype.itemsize
@@ -106,21 +106,21 @@ class EmbeddingsWriter:
             )
         stored[~valid] = np.nan  # no written vector holds one, so this marks the row
         start = len(self._frame.head) + self.rows_done * self._row_bytes
-        with atomic.reporting(self._path):
+        with atomic.report_errors(self._path):
             _pread.write_all(self._file, stored.view(np.uint8).data, start)
         self._skipped[self.rows_done : self.rows_done + len(rows)] = ~valid
         self.rows_done += len(rows)
         if time.monotonic() - self._commit_time >= COMMIT_SECONDS:
             self.commit()
 
-    def skipped(self) -> np.ndarray:
+    def skip_mask(self) -> np.ndarray:
         """[rows_done] bool: which of the rows written so far, in any run, were left out."""
         return self._skipped[: self.rows_done].copy()
 
     def commit(self) -> None:
         """Make sure that a killed process or machine resumes from here."""
         if self.rows_done > self._committed:
-            with atomic.reporting(self._path):
+            with atomic.report_errors(self._path):
                 _pread.sync(self._file)
                 self._write_counter()
         self._committed, self._commit_time = self.rows_done, time.monotonic()
@@ -157,7 +157,7 @@ class EmbeddingsWriter:
         discard(self._path)
         frame = self._frame
         atomic.check_writable(self._path, frame.size)
-        with atomic.replacing(self._partial) as file:
+        with atomic.open_output(self._partial) as file:
             _pread.allocate(file.fileno(), frame.size)
             file.write(frame.head)
             file.seek(frame.size - len(frame.tail))
@@ -167,7 +167,7 @@ class EmbeddingsWriter:
     def _continue(self) -> tuple[int, int]:
         """The descriptor of the partial and the rows that it holds."""
         frame = self._frame
-        with atomic.reporting(self._partial):
+        with atomic.report_errors(self._partial):
             file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
         head = _pread.read_all(file, 0, len(frame.head))
         tail = _pread.read_all(file, frame.size - len(frame.tail), len(frame.tail))
@@ -188,7 +188,7 @@ class EmbeddingsWriter:
 
     def _mismatch(self) -> str:
         try:
-            then = embeddings.partial_content(self._partial).summary()
+            then = embeddings.read_partial_content(self._partial).summary()
         except InputError:
             return "is damaged"
         lines = canonical_json.differences(then, self._content.summary())
@@ -197,10 +197,10 @@ class EmbeddingsWriter:
         return f"was begun with other settings ({'; '.join(lines[:5])})"
 
     def _seal(self) -> str:
-        """Complete the partial in place and rename it."""
+        """Complete the partial in offset and rename it."""
         blocks = (block for _, block in self._blocks(self.rows_done))
         digest, head = self._layout.seal(_embeddings_layout.hash_blocks(blocks))
-        with atomic.reporting(self._path):
+        with atomic.report_errors(self._path):
             _pread.write_all(self._file, head, 0)
             _pread.sync(self._file)
             os.ftruncate(self._file, self._frame.size)
@@ -224,21 +224,21 @@ class EmbeddingsWriter:
         """(first row, vectors [BLOCK_ROWS, D]) of the first `rows` rows in the partial."""
         for start in range(0, rows, BLOCK_ROWS):
             count = min(BLOCK_ROWS, rows - start)
-            place = len(self._frame.head) + start * self._row_bytes
-            with atomic.reporting(self._path):
-                data = _pread.read_all(self._file, place, count * self._row_bytes)
+            offset = len(self._frame.head) + start * self._row_bytes
+            with atomic.report_errors(self._path):
+                data = _pread.read_all(self._file, offset, count * self._row_bytes)
             yield start, np.frombuffer(data, self._content.dtype).reshape(count, -1)
 
     def _write_counter(self) -> None:
         self._slot = (self._slot + 1) % COUNTERS
-        place = self._frame.size + self._slot * COUNTER.size
-        _pread.write_all(self._file, _counter(self.rows_done), place)
+        offset = self._frame.size + self._slot * COUNTER.size
+        _pread.write_all(self._file, _counter(self.rows_done), offset)
 
 
 def discard(path: str | os.PathLike[str]) -> None:
     """Remove what an unfinished run left beside `path`. Raises ResourceError."""
-    with atomic.reporting(path):
-        Path(f"{atomic.target(path)}{PARTIAL}").unlink(missing_ok=True)
+    with atomic.report_errors(path):
+        Path(f"{atomic.resolve_target(path)}{PARTIAL}").unlink(missing_ok=True)
 
 
 def _counter(rows: int) -> bytes:

@@ -68,7 +68,7 @@ def extend(*histories: Iterable[Record], record: Record) -> History:
     return merge(*histories, [record])
 
 
-def of_file(path: str | os.PathLike[str]) -> History:
+def read(path: str | os.PathLike[str]) -> History:
     """The history in an mltool file or beside a text; () where there is none.
 
     Raises InputError when the file cannot be read.
@@ -77,14 +77,14 @@ def of_file(path: str | os.PathLike[str]) -> History:
     if start.startswith(safe_h5.SIGNATURE):
         with safe_h5.open_file(path) as file:
             return from_h5(file)
-    if safetensors_file.looks_like_tensors(start):
+    if safetensors_file.is_safetensors(start):
         return check(safetensors_file.read_meta(path).get("history", []), path)
     return read_sidecar(path)
 
 
-def of_files(texts: Iterable[str | None]) -> list[History]:
+def read_all(texts: Iterable[str | None]) -> list[History]:
     """The histories of those texts that are files; others (folders, benchmarks) have none."""
-    return [of_file(text) for text in texts if text and os.path.isfile(text)]
+    return [read(text) for text in texts if text and os.path.isfile(text)]
 
 
 def list_inputs(option: str, texts: Iterable[str], digest: str) -> list[tuple[str, str, str]]:
@@ -101,9 +101,9 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
     start, stored = _start(path), ""
     if start.startswith(safe_h5.SIGNATURE):
         with safe_h5.open_file(path) as file:
-            if safe_h5.attribute(file, "format", "").startswith("mltool-"):
-                stored = safe_h5.attribute(file, "digest", "")
-    elif safetensors_file.looks_like_tensors(start):
+            if safe_h5.read_attribute(file, "format", "").startswith("mltool-"):
+                stored = safe_h5.read_attribute(file, "digest", "")
+    elif safetensors_file.is_safetensors(start):
         stored = str(safetensors_file.read_meta(path).get("digest", ""))
     return stored or _sha256(path)
 
@@ -153,9 +153,9 @@ def to_rows(history: Iterable[Record]) -> np.ndarray:
 
 def from_h5(file: h5py.File) -> History:
     """The history in an HDF5 file, () if there is none. Raises InputError."""
-    if not safe_h5.has(file, "history"):
+    if not safe_h5.has_object(file, "history"):
         return ()
-    rows = safe_h5.dataset(file, "history", ndim=1, kinds="S").tolist()
+    rows = safe_h5.read_dataset(file, "history", ndim=1, kinds="S").tolist()
     try:
         return check([canonical_json.from_json(row) for row in rows], file.filename)
     except ValueError as error:
@@ -230,7 +230,7 @@ def _input(option: str, path: str, digest: str) -> Record:
     # BENCHMARK:ROOT:SPLIT keeps its colons and loses its folders
     name = ":".join(os.path.basename(os.path.normpath(part)) for part in path.split(":"))
     item: Record = {"option": option, "name": name, "digest": digest}
-    steps = of_file(path) if os.path.isfile(path) else ()
+    steps = read(path) if os.path.isfile(path) else ()
     return item | ({"made_by": canonical_json.digest(steps[-1])} if steps else {})
 
 

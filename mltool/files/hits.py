@@ -33,14 +33,14 @@ class Hits:
     scores: np.ndarray  # [Q, k] float64, larger = closer, -inf where there is no name
 
     @classmethod
-    def of(
+    def from_rows(
         cls, query_names: np.ndarray, names: np.ndarray, rows: np.ndarray, scores: np.ndarray
     ) -> "Hits":
         """From gallery `rows` [Q, k] (-1 = none) into the gallery's `names` [N]."""
         known = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
         return cls(query_names, known[rows], np.where(rows >= 0, scores, -np.inf))
 
-    def at_least(self, score: float) -> "Hits":
+    def drop_below(self, score: float) -> "Hits":
         """Without the hits below `score`."""
         kept = self.scores >= score
         names = np.where(kept, self.names, np.array(b"", self.names.dtype))
@@ -91,7 +91,7 @@ def write(path: str | os.PathLike[str], hits: Hits, history: History) -> None:
     kind = os.path.splitext(os.fspath(path))[1].lower()
     if kind in (".tsv", ".run", ".txt"):
         lines = as_tsv(hits) if kind == ".tsv" else as_run(hits)
-        with atomic.replacing(path) as file:
+        with atomic.open_output(path) as file:
             file.writelines(f"{line}\n".encode() for line in lines)
         write_sidecar(path, history)
         return
@@ -114,7 +114,7 @@ def read(path: str | os.PathLike[str]) -> Hits:
     with safe_h5.open_file(path) as file:
         safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
         arrays = sealed.read_arrays(file, FIELDS)
-        digest = safe_h5.attribute(file, "digest", "")
+        digest = safe_h5.read_attribute(file, "digest", "")
     shape = arrays["names"].shape
     fitting = arrays["scores"].shape == shape and len(arrays["query_names"]) == shape[0]
     if not fitting or digest != _digest(arrays):

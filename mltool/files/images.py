@@ -47,7 +47,7 @@ def load(location: str, *, at_least: int | None = None, max_pixels: int = MAX_PI
     """
     source, _, row = location.partition("\0")
     if row and source == "digits":
-        return np.repeat(_digit(int(row))[:, :, None], 3, axis=2)
+        return np.repeat(_read_digit(int(row))[:, :, None], 3, axis=2)
     data = read_bytes(location)
     return decode(data, at_least=at_least, max_pixels=max_pixels, name=describe(location))
 
@@ -57,10 +57,10 @@ def read_bytes(location: str) -> bytes:
     source, _, row = location.partition("\0")
     if row and source == "digits":
         encoded = io.BytesIO()
-        Image.fromarray(_digit(int(row))).save(encoded, "PNG")
+        Image.fromarray(_read_digit(int(row))).save(encoded, "PNG")
         return encoded.getvalue()
     if row:
-        return _packed(source)(int(row))
+        return _open_pack(source)(int(row))
     with open_input(source) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise InputError(f"{escape(source)} has more than {MAX_BYTES:,} bytes; shrink it")
@@ -93,8 +93,8 @@ def decode(
                 side = OVERSAMPLING * at_least
                 image.draft(None, (side, side))  # square: turning the image changes nothing
             image.load()
-            turn = _turn(image)
-            rgb = _rgb(image)
+            turn = _read_turn(image)
+            rgb = _to_rgb(image)
             return np.array(rgb if turn is None else rgb.transpose(turn))
     except InputError:
         raise
@@ -106,7 +106,7 @@ def decode(
         raise InputError(f"cannot decode {name}: {reason}; replace the file") from error
 
 
-def _digit(row: int) -> np.ndarray:
+def _read_digit(row: int) -> np.ndarray:
     pixels, _ = pixels_and_labels()
     if not 0 <= row < len(pixels):
         raise InputError(f"there is no digit {row}, only 0 to {len(pixels) - 1}")
@@ -114,13 +114,13 @@ def _digit(row: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _packed(path: str) -> Callable[[int], bytes]:
+def _open_pack(path: str) -> Callable[[int], bytes]:
     from mltool.files.pack import open_bytes  # h5py is for packs only
 
     return open_bytes(path)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _read_turn(image: Image.Image) -> Image.Transpose | None:
     """To be asked after loading: Pillow turns TIFFs upright itself then and drops the tag."""
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
@@ -128,16 +128,16 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(image))
+        image = Image.fromarray(_to_eight_bits(image))
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _to_eight_bits(image: Image.Image) -> np.ndarray:
     """A grey image of more than 8 bits as uint8 [H, W].
 
     16 bits are divided by 257. Wider integers and floats say nothing of their range: the first of

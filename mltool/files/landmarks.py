@@ -100,7 +100,7 @@ def _stems(value: object, source: str) -> np.ndarray:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{source} is no list of names; fetch it again")
     texts = [cast(str, name).encode(errors="replace") for name in names]
-    found = StringArray.from_texts(map(stem, texts)).fixed()
+    found = StringArray.from_texts(map(stem, texts)).to_array()
     check_unique(found, source)
     return found
 

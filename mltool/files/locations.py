@@ -42,8 +42,8 @@ def resolve(texts: Sequence[str], folder: str) -> list[str]:
         found = find(_names_in(path), members)
         if (found < 0).any():
             raise InputError(f"{escape(path)} holds no {examples(members[found < 0])}")
-        for row, place in zip(rows, found.tolist(), strict=True):
-            locations[row] = f"{path}\0{place}"
+        for row, row_in_pack in zip(rows, found.tolist(), strict=True):
+            locations[row] = f"{path}\0{row_in_pack}"
     return locations
 
 
@@ -52,7 +52,7 @@ def member_of(text: str) -> str:
     return text.partition(INSIDE)[2]
 
 
-def written(paths: Iterable[str], folder: str) -> Iterator[str]:
+def to_texts(paths: Iterable[str], folder: str) -> Iterator[str]:
     """The locations as a text file in `folder` says them, relative to it."""
 
     @functools.lru_cache(maxsize=1024)
@@ -72,7 +72,7 @@ def written(paths: Iterable[str], folder: str) -> Iterator[str]:
             yield f"{source if source == DIGITS else relative(source)}{INSIDE}{name}"
 
 
-def below(root: str, names: np.ndarray) -> StringArray:
+def locate(root: str, names: np.ndarray) -> StringArray:
     """The locations of the images `names` ['S', N] of a root: a folder, a pack or `digits`.
 
     A name that is an absolute path stands for itself. Raises InputError for one not in the pack.
@@ -96,7 +96,7 @@ def are_digits(names: np.ndarray) -> bool:
 
 
 def root_of(names: np.ndarray, paths: StringArray) -> str:
-    """The folder or pack from which `below` finds all these images again, "" if there is none."""
+    """The folder or pack from which `locate` finds all these images again, "" if there is none."""
     source, _, row = paths[0].partition("\0")
     if not row:
         name = os.fsdecode(names[0])
@@ -105,7 +105,7 @@ def root_of(names: np.ndarray, paths: StringArray) -> str:
         source = source.removesuffix(f"/{name}")
     elif source == DIGITS or (find(_names_in(source), names) < 0).any():
         return ""
-    again = below(source, names)
+    again = locate(source, names)
     same = np.array_equal(again.offsets, paths.offsets) and np.array_equal(again.data, paths.data)
     return os.path.realpath(source) if same else ""
 
@@ -114,14 +114,14 @@ def path_column(names: np.ndarray, paths: StringArray, folder: str) -> dict[str,
     """A column `path` for a file in `folder`, if names and root alone do not find the images."""
     if root_of(names, paths) or are_digits(names):
         return {}
-    return {"path": StringArray.from_texts(written(paths, folder)).fixed()}
+    return {"path": StringArray.from_texts(to_texts(paths, folder)).to_array()}
 
 
 @functools.lru_cache(maxsize=4)
 def _names_in(source: str) -> np.ndarray:
     if source == DIGITS:
         count = len(digits.pixels_and_labels()[1])
-        return StringArray.from_texts(digits.name(row) for row in range(count)).fixed()
+        return StringArray.from_texts(digits.name(row) for row in range(count)).to_array()
     from mltool.files.pack import read_names  # h5py is for packs only
 
     return read_names(source)

@@ -67,7 +67,7 @@ class StringArray:
             data[first:last] = self.data[shift + np.arange(first, last)]
         return StringArray(data, ends)
 
-    def fixed(self) -> np.ndarray:
+    def to_array(self) -> np.ndarray:
         """The strings as one numpy 'S' array [N]. Raises InputError where one holds a NUL byte."""
         if not self.data.all():
             raise InputError("a name holds a NUL byte, which no file name can; rename it")
@@ -107,8 +107,8 @@ def find(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(names):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(names, kind="stable")
-    place = np.searchsorted(names, wanted, sorter=order)
-    rows = order[np.minimum(place, len(names) - 1)]
+    rank = np.searchsorted(names, wanted, sorter=order)
+    rows = order[np.minimum(rank, len(names) - 1)]
     return np.where(names[rows] == wanted, rows, -1)
 
 

@@ -42,7 +42,7 @@ def read(path: Path) -> Manifest:
     """The image list of a pack. Raises InputError when it is damaged, foreign or newer."""
     path = os.path.abspath(path)
     with safe_h5.open_file(path) as file:
-        arrays = _arrays(file)
+        arrays = _read_arrays(file)
     names, labels = arrays["names"], arrays["labels"]
     label_names = tuple(text.decode() for text in arrays.get("label_names", names[:0]).tolist())
     columns = {
@@ -51,7 +51,7 @@ def read(path: Path) -> Manifest:
         if key.startswith("columns/")
     }
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(label_names):
-        raise _damaged(path, "its labels have no names")
+        raise _as_input_error(path, "its labels have no names")
     paths = StringArray.from_texts(f"{path}\0{row}" for row in range(len(names)))
     return Manifest(names, paths, labels, label_names, columns, path)
 
@@ -59,7 +59,7 @@ def read(path: Path) -> Manifest:
 def read_names(path: Path) -> np.ndarray:
     """The names ['S', N] in a pack, in its order. Raises InputError."""
     with safe_h5.open_file(path) as file:
-        return _arrays(file)["names"]
+        return _read_arrays(file)["names"]
 
 
 def open_bytes(path: Path) -> ReadRow:
@@ -69,7 +69,7 @@ def open_bytes(path: Path) -> ReadRow:
     does the function.
     """
     with safe_h5.open_file(path) as file:
-        images, offsets = _images(file)
+        images, offsets = _open_images(file)
         start = images.id.get_offset() or 0
         descriptor = os.dup(file.id.get_vfd_handle())
 
@@ -82,9 +82,9 @@ def open_bytes(path: Path) -> ReadRow:
         try:
             data = read_all(descriptor, start + first, last - first)
         except OSError as error:
-            raise _damaged(path, f"image {row} cannot be read ({error.strerror})") from error
+            raise _as_input_error(path, f"image {row} cannot be read ({error.strerror})") from error
         if len(data) < last - first:
-            raise _damaged(path, f"it ends before image {row} does")
+            raise _as_input_error(path, f"it ends before image {row} does")
         return data
 
     weakref.finalize(read_row, os.close, descriptor)
@@ -114,18 +114,18 @@ def verify(path: Path, *, full: bool) -> None:
     """Check that a pack is whole; if `full`, also every byte of it. Raises InputError."""
     read(path)
     with safe_h5.open_file(path) as file:
-        arrays = _arrays(file)
+        arrays = _read_arrays(file)
         attributes = sealed.read_attributes(file, ATTRIBUTES)
-        if digest_content(arrays, attributes) != safe_h5.attribute(file, "digest", ""):
-            raise _damaged(path, "its names, labels or checksums do not fit its digest")
+        if digest_content(arrays, attributes) != safe_h5.read_attribute(file, "digest", ""):
+            raise _as_input_error(path, "its names, labels or checksums do not fit its digest")
         if full:
             _check_bytes(path, file, arrays)
 
 
 def _check_bytes(path: Path, file: h5py.File, arrays: dict[str, np.ndarray]) -> None:
-    images, _ = _images(file)
+    images, _ = _open_images(file)
     if not sealed.is_frame_intact(images):
-        raise _damaged(path, "its header is damaged")
+        raise _as_input_error(path, "its header is damaged")
     read_row = open_bytes(path)
     wrong = [
         row
@@ -134,36 +134,36 @@ def _check_bytes(path: Path, file: h5py.File, arrays: dict[str, np.ndarray]) -> 
     ]
     if wrong:
         names = examples(arrays["names"][wrong])
-        raise _damaged(path, f"{len(wrong):,} images are damaged ({names})")
+        raise _as_input_error(path, f"{len(wrong):,} images are damaged ({names})")
 
 
-def _images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
+def _open_images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
     """The unread images of a checked pack, and where in them each begins and ends [N + 1]."""
     safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-    images = safe_h5.stored(file, IMAGES, ndim=1, kinds="u")
-    offsets = safe_h5.dataset(file, "offsets", ndim=1, kinds="i")
+    images = safe_h5.open_dataset(file, IMAGES, ndim=1, kinds="u")
+    offsets = safe_h5.read_dataset(file, "offsets", ndim=1, kinds="i")
     whole = len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(images)
     if not whole or (np.diff(offsets) < 0).any() or images.dtype != np.uint8 or images.chunks:
-        raise _damaged(file.filename, "its images do not lie where it says")
+        raise _as_input_error(file.filename, "its images do not lie where it says")
     return images, offsets
 
 
-def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
+def _read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
     """All datasets but the images, checked against each other."""
-    _, offsets = _images(file)
+    _, offsets = _open_images(file)
     arrays = sealed.read_arrays(file, FIELDS)
     lengths = {key: len(array) - (key == "offsets") for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        raise _damaged(file.filename, f"it holds different numbers of things ({lengths})")
+        raise _as_input_error(file.filename, f"it holds different numbers of things ({lengths})")
     arrays |= sealed.read_arrays(file, TEXTS)
     check_unique(arrays["names"], escape(file.filename))
     try:
         for key in ("names", "label_names"):
             b"\n".join(arrays.get(key, offsets[:0]).tolist()).decode()
     except UnicodeDecodeError as error:
-        raise _damaged(file.filename, "a name in it is not UTF-8") from error
+        raise _as_input_error(file.filename, "a name in it is not UTF-8") from error
     return arrays
 
 
-def _damaged(path: Path, what: str) -> InputError:
+def _as_input_error(path: Path, what: str) -> InputError:
     return InputError(f"{escape(os.fspath(path))}: {what}; {REMEDY}")

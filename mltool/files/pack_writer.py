@@ -24,7 +24,7 @@ AHEAD = 16  # images that each worker may be ahead of the one that is written
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackSummary:
     """What became of the images."""
 
     digest: str
@@ -42,7 +42,7 @@ def write(
     history: History = (),
     on_bad_image: Literal["error", "skip"] = "error",
     workers: int = 1,
-) -> Packed:
+) -> PackSummary:
     """Write the images of a list into one file, whole or not at all.
 
     With `size`, images whose shorter side is larger become JPEGs of that shorter side; all others
@@ -50,16 +50,16 @@ def write(
     InputError, also when none is left and for crop boxes, which would not fit smaller images, and
     ResourceError.
     """
-    if size is not None and crop_boxes.of(manifest.columns) is not None:
+    if size is not None and crop_boxes.from_columns(manifest.columns) is not None:
         raise InputError(
             "the list has crop boxes in pixels of the images as they are; pack without --size"
         )
     lengths = np.zeros(len(manifest), np.int64)  # 0: not in the pack
     hashes = np.zeros((len(manifest), 32), np.uint8)
     skipped: list[str] = []
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         file.seek(len(lay_out({}, {}, total=1).head))
-        for row, data in enumerate(_encoded(manifest.paths, size, quality, workers)):
+        for row, data in enumerate(_encode_images(manifest.paths, size, quality, workers)):
             if isinstance(data, bytes):
                 file.write(data)
                 lengths[row] = len(data)
@@ -70,16 +70,20 @@ def write(
                 skipped.append(str(data))
         if not lengths.any():
             raise InputError(f"none of the {len(manifest):,} images can be read ({skipped[0]})")
-        arrays = _arrays(manifest, lengths, hashes) | {"history": to_rows(history)}
-        attributes, total = _attributes(path, manifest), int(lengths.sum())
+        arrays = _list_arrays(manifest, lengths, hashes) | {"history": to_rows(history)}
+        attributes, total = _list_attributes(path, manifest), int(lengths.sum())
         frame = lay_out(arrays, attributes, total=total)
         file.write(frame.tail)
         file.seek(0)
         file.write(frame.head)
-    return Packed(digest_content(arrays, attributes), len(arrays["names"]), total, tuple(skipped))
+    return PackSummary(
+        digest_content(arrays, attributes), len(arrays["names"]), total, tuple(skipped)
+    )
 
 
-def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict[str, np.ndarray]:
+def _list_arrays(
+    manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray
+) -> dict[str, np.ndarray]:
     packed = manifest.take(lengths > 0)
     arrays = {
         "names": packed.names,
@@ -89,11 +93,11 @@ def _arrays(manifest: Manifest, lengths: np.ndarray, hashes: np.ndarray) -> dict
     }
     arrays |= {f"columns/{key}": column for key, column in packed.columns.items()}
     if packed.label_names:
-        arrays["label_names"] = StringArray.from_texts(packed.label_names).fixed()
+        arrays["label_names"] = StringArray.from_texts(packed.label_names).to_array()
     return arrays
 
 
-def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, Attribute]:
+def _list_attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, Attribute]:
     folder = os.path.dirname(os.path.realpath(path))
     return {
         "format": FORMAT,
@@ -102,14 +106,14 @@ def _attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[str, A
     }
 
 
-def _encoded(
+def _encode_images(
     paths: StringArray, size: int | None, quality: int, workers: int
 ) -> Iterator[bytes | InputError]:
     """The bytes to store of every image in order, or what is wrong with it."""
 
     def encode(row: int) -> bytes | InputError:
         try:
-            return _bytes_of(paths[row], size, quality)
+            return _encode_image(paths[row], size, quality)
         except InputError as error:
             return error
 
@@ -119,7 +123,7 @@ def _encoded(
             yield from pool.map(encode, range(start, stop))
 
 
-def _bytes_of(location: str, size: int | None, quality: int) -> bytes:
+def _encode_image(location: str, size: int | None, quality: int) -> bytes:
     data = images.read_bytes(location)
     # without a size the pixels are only looked at; a JPEG's decoder is quicker at few of them
     pixels = images.decode(data, at_least=size or 1, name=describe(location))

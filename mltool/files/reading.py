@@ -22,10 +22,10 @@ def open_input(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
                 raise InputError(f"cannot read {os.fspath(path)}: it is not a regular file")
             yield file
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise as_input_error(path, error) from error
 
 
-def unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
+def as_input_error(path: str | os.PathLike[str], error: OSError) -> InputError:
     """The InputError that tells the user why `path` could not be read."""
     reason = error.strerror or str(error)
     return InputError(f"cannot read {os.fspath(path)}: {reason}; check the path and its rights")

@@ -90,35 +90,35 @@ class _Array(list):
         self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
 
 
-def _scalar(dtype: _Dtype, content: bytes | str) -> object:
+def _make_scalar(dtype: _Dtype, content: bytes | str) -> object:
     raw = content.encode("latin1") if isinstance(content, str) else content
     return np.frombuffer(raw, dtype.real(), count=1)[0].item()
 
 
-def _array(*_: object) -> _Array:
+def _make_array(*_: object) -> _Array:
     return _Array()
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encode_bytes(text: str, encoding: str) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise _Refused(f"text as {encoding}")
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
+def _make_bytes() -> bytes:
     """How protocol 2 writes none."""
     return b""
 
 
 _KNOWN: dict[tuple[str, str], Callable] = {
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _encode_bytes,
     **{(module, "set"): set for module in _BUILTINS},
-    **{(module, "bytes"): _no_bytes for module in _BUILTINS},
+    **{(module, "bytes"): _make_bytes for module in _BUILTINS},
     **{(module, "dtype"): _Dtype for module in _NUMPY},
     **{(module, "ndarray"): _Array for module in _NUMPY},
-    **{(module, "_reconstruct"): _array for module in _NUMPY},
-    **{(module, "scalar"): _scalar for module in _NUMPY},
+    **{(module, "_reconstruct"): _make_array for module in _NUMPY},
+    **{(module, "scalar"): _make_scalar for module in _NUMPY},
 }
 
 

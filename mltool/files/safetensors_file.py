@@ -49,12 +49,12 @@ def write(
 
     Arrays are float, int, unsigned or bool of 8 to 64 bits. Raises ResourceError.
     """
-    ordered = _ordered(arrays)
+    ordered = _sort_arrays(arrays)
     digest, header = _header(ordered, meta)
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         file.write(header)
         for array in ordered.values():
-            file.write(_raw(array))
+            file.write(_as_bytes(array))
     return digest
 
 
@@ -69,8 +69,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
         for entry in entries:
             array = np.empty(entry.shape, entry.dtype)
             file.seek(base + entry.start)
-            if array.size and file.readinto(_raw(array)) != array.nbytes:
-                raise _broken(path, "it ended while it was read")
+            if array.size and file.readinto(_as_bytes(array)) != array.nbytes:
+                raise _unreadable(path, "it ended while it was read")
             arrays[entry.name] = array
     return arrays, meta
 
@@ -84,21 +84,21 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
 def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     """Check header and sizes and, if `full`, every byte of the file. Raises InputError."""
     if "digest" not in read_meta(path):
-        raise _broken(path, "mltool did not write it, so there is no digest to check")
+        raise _unreadable(path, "mltool did not write it, so there is no digest to check")
     if full:
         arrays, meta = read(path)
-        _, header = _header(_ordered(arrays), meta)  # with the digest that the content has
+        _, header = _header(_sort_arrays(arrays), meta)  # with the digest that the content has
         with open_input(path) as file:
             if file.read(len(header)) != header:
-                raise _broken(path, "its content does not fit its digest")
+                raise _unreadable(path, "its content does not fit its digest")
 
 
-def looks_like_tensors(start: bytes) -> bool:
+def is_safetensors(start: bytes) -> bool:
     """Whether a file that starts with these 9 bytes or more can be safetensors."""
     return len(start) > 8 and start[8:9] == b"{" and _length(start) <= LONGEST_HEADER
 
 
-def _ordered(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _sort_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Little-endian, contiguous, wide types first: each array is aligned in the file."""
     ordered = {}
     for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
@@ -131,11 +131,11 @@ def _digest(ordered: Mapping[str, np.ndarray], meta: Mapping[str, object]) -> st
     table = [[name, CODES[array.dtype], array.shape] for name, array in ordered.items()]
     total = hashlib.sha256(canonical_json.to_json([rest, table]).encode())
     for array in ordered.values():
-        total.update(_raw(array))
+        total.update(_as_bytes(array))
     return total.hexdigest()
 
 
-def _raw(array: np.ndarray) -> memoryview:
+def _as_bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
@@ -149,8 +149,8 @@ def _read_header(
             f"{path} is a pickle (.pt, .pth), which could run any program when it is opened; "
             "save its weights as .safetensors"
         )
-    if not looks_like_tensors(start) or _length(start) > size - 8:
-        raise _broken(path, "it is no safetensors file, or not whole")
+    if not is_safetensors(start) or _length(start) > size - 8:
+        raise _unreadable(path, "it is no safetensors file, or not whole")
     file.seek(8)
     base = 8 + _length(start)
     try:
@@ -160,7 +160,7 @@ def _read_header(
         meta = _meta(path, table.pop("__metadata__", {}))
         entries = list(_entries(table, size - base))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _broken(path, f"its header is wrong ({error})") from error
+        raise _unreadable(path, f"its header is wrong ({error})") from error
     return entries, meta, base
 
 
@@ -199,5 +199,5 @@ def _length(start: bytes) -> int:
     return struct.unpack("<Q", start[:8])[0]
 
 
-def _broken(path: str | os.PathLike[str], what: str) -> InputError:
+def _unreadable(path: str | os.PathLike[str], what: str) -> InputError:
     return InputError(f"cannot read {os.fspath(path)}: {what}; make or copy it again")

@@ -99,8 +99,8 @@ def lay_out(
             offsets = _put_arrays(file, arrays)
             start = _reserve(file, stream)
     start = memory.size if start is None else start  # an empty dataset has no bytes
-    tail = memory.part(start + stream.nbytes, memory.size)
-    return Frame(memory.part(0, start), tail, stream.nbytes, offsets)
+    tail = memory.read_range(start + stream.nbytes, memory.size)
+    return Frame(memory.read_range(0, start), tail, stream.nbytes, offsets)
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Attribute]) -> bytes:
@@ -134,10 +134,12 @@ def read_arrays(file: h5py.File, fields: Mapping[str, Field]) -> dict[str, np.nd
         group = pattern.removesuffix("/*")
         names = [pattern]
         if group != pattern:
-            names = [f"{group}/{child}" for child in safe_h5.children(file, group)]
+            names = [f"{group}/{child}" for child in safe_h5.list_children(file, group)]
         for name in names:
-            if expected.required or safe_h5.has(file, name):
-                arrays[name] = safe_h5.dataset(file, name, ndim=expected.ndim, kinds=expected.kinds)
+            if expected.required or safe_h5.has_object(file, name):
+                arrays[name] = safe_h5.read_dataset(
+                    file, name, ndim=expected.ndim, kinds=expected.kinds
+                )
     return arrays
 
 
@@ -174,8 +176,8 @@ def mark(name: str, content_sha256: bytes) -> str:
 
 def is_frame_intact(stream: h5py.Dataset) -> bool:
     """Return whether all bytes around an open stream fit the checksum in the file."""
-    recorded = safe_h5.attribute(stream.file, CHECKSUM, "")
-    return bool(recorded) and _checksum(*safe_h5.around(stream), recorded) == recorded
+    recorded = safe_h5.read_attribute(stream.file, CHECKSUM, "")
+    return bool(recorded) and _checksum(*safe_h5.read_around(stream), recorded) == recorded
 
 
 def _checksum(head: bytes, tail: bytes, stored: str) -> str:
@@ -191,11 +193,11 @@ def _checksum(head: bytes, tail: bytes, stored: str) -> str:
 def _read_attribute(file: h5py.File, name: str, default: Attribute) -> Attribute:
     match default:  # each type for itself: no file decides the type of what is read
         case str():
-            return safe_h5.attribute(file, name, default)
+            return safe_h5.read_attribute(file, name, default)
         case int():
-            return safe_h5.attribute(file, name, default)
+            return safe_h5.read_attribute(file, name, default)
         case float():
-            return safe_h5.attribute(file, name, default)
+            return safe_h5.read_attribute(file, name, default)
     raise TypeError(f"attribute {name} has a default of type {type(default).__name__}")
 
 
@@ -216,7 +218,7 @@ def _put_arrays(file: h5py.File, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     """Create a dataset for each array; return the first byte of each, 0 for an empty one."""
     offsets = {}
     for name, array in arrays.items():
-        dataset = file.create_dataset(name, data=array.view(_stored_type(array)))
+        dataset = file.create_dataset(name, data=array.view(_h5_type(array)))
         offsets[name] = dataset.id.get_offset() or 0
     return offsets
 
@@ -226,5 +228,5 @@ def _put_attributes(file: h5py.File, attributes: Mapping[str, Attribute]) -> Non
         put_attribute(file, name, value)
 
 
-def _stored_type(array: np.ndarray) -> np.dtype:
+def _h5_type(array: np.ndarray) -> np.dtype:
     return h5py.string_dtype("utf-8", array.itemsize) if array.dtype.kind == "S" else array.dtype

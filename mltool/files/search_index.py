@@ -15,7 +15,7 @@ import numpy as np
 
 from mltool.errors import InputError
 from mltool.files import atomic, safe_h5, sealed
-from mltool.files._arrays import fixed, narrow
+from mltool.files._arrays import narrow, to_bytes_array
 from mltool.files.history import History, from_h5, to_rows
 from mltool.files.sealed import Attribute, Field, Stream
 
@@ -71,7 +71,7 @@ def is_index(path: str | os.PathLike[str]) -> bool:
     if not os.path.isfile(path) or not safe_h5.is_hdf5(path):
         return False
     with safe_h5.open_file(path) as file:
-        return safe_h5.attribute(file, "format", "") == FORMAT
+        return safe_h5.read_attribute(file, "format", "") == FORMAT
 
 
 def write(path: str | os.PathLike[str], index: SearchIndex, emit: Emit) -> str:
@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str], index: SearchIndex, emit: Emit) -> str:
     stream = Stream(BYTES, (measure.size,), np.dtype(np.uint8))
     frame = sealed.lay_out(arrays, attributes | {"digest": digest}, stream)
     atomic.check_writable(path, frame.size)
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         file.write(frame.head)
         emit(file.write)
         file.write(frame.tail)
@@ -102,12 +102,12 @@ def read(path: str | os.PathLike[str]) -> SearchIndex:
     """
     with safe_h5.open_file(path) as file:
         safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
-        stored = safe_h5.stored(file, BYTES, ndim=1, kinds="u")
-        mapped = safe_h5.mapped(stored)
-        data = safe_h5.rows(stored, 0, len(stored)) if mapped is None else mapped
+        stored = safe_h5.open_dataset(file, BYTES, ndim=1, kinds="u")
+        mapped = safe_h5.map_dataset(stored)
+        data = safe_h5.read_rows(stored, 0, len(stored)) if mapped is None else mapped
         arrays = sealed.read_arrays(file, FIELDS)
         attributes = sealed.read_attributes(file, {"format": "", "format_version": 0, **ATTRIBUTES})
-        digest = safe_h5.attribute(file, "digest", "")
+        digest = safe_h5.read_attribute(file, "digest", "")
         if digest != _digest(arrays, attributes, _sha256(data)):
             raise InputError(f"{path} is damaged: its content does not fit its digest; build again")
         history = from_h5(file)
@@ -139,7 +139,7 @@ def _arrays(index: SearchIndex) -> dict[str, np.ndarray]:
         "history": narrow(to_rows(index.history)),
     }
     if index.label_names:
-        arrays["label_names"] = narrow(fixed(index.label_names))
+        arrays["label_names"] = narrow(to_bytes_array(index.label_names))
     return arrays
 
 

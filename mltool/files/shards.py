@@ -36,7 +36,7 @@ def expand(text: str) -> list[str]:
         found = glob.glob(text, recursive=True)
     if not found:
         raise InputError(f"{text} names no .h5 file; check the folder or pattern")
-    return sorted(found, key=_by_number)
+    return sorted(found, key=_natural_key)
 
 
 def read_many(paths: Sequence[str]) -> Embeddings:
@@ -56,11 +56,11 @@ def open_many(paths: Sequence[str]) -> Embeddings:
     They are a memory map, or the maps of several files behind the reading half of an array's
     interface (see `files.stacked`): whoever looks for NaN should do it while working on them.
     """
-    return join(paths, [embeddings.mapped(path) for path in paths])
+    return join(paths, [embeddings.map_file(path) for path in paths])
 
 
 @contextmanager
-def naming_files(texts: Iterable[str | None]) -> Iterator[None]:
+def name_broken_file(texts: Iterable[str | None]) -> Iterator[None]:
     """Find the file when vectors of those that the texts name turn out not to be finite.
 
     Raises InputError with its name. An index among them was checked when it was built.
@@ -97,9 +97,9 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
         metric=parts[0].metric,
         normalized=all(part.normalized for part in parts),
         space=parts[0].space,
-        teacher_space=_common([part.teacher_space for part in parts]),
-        preprocess=_common([part.preprocess for part in parts]),
-        root=_common([part.root for part in parts]),
+        teacher_space=_shared_value([part.teacher_space for part in parts]),
+        preprocess=_shared_value([part.preprocess for part in parts]),
+        root=_shared_value([part.root for part in parts]),
         history=merge(*(part.history for part in parts)),
         digest=canonical_json.digest([part.digest for part in parts]),
     )
@@ -128,11 +128,11 @@ def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part.columns[key] for part in parts]) for key in kept}
 
 
-def _common(values: Sequence[str]) -> str:
+def _shared_value(values: Sequence[str]) -> str:
     return values[0] if len(set(values)) == 1 else ""
 
 
-def _by_number(path: str) -> list[tuple[int, str]]:
+def _natural_key(path: str) -> list[tuple[int, str]]:
     """A key that sorts digits by value and the rest as text."""
     parts = re.split("([0-9]+)", path)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -19,7 +19,7 @@ def check(path: str | os.PathLike[str], *, full: bool) -> str:
         start = file.read(4096)
     if start.startswith(safe_h5.SIGNATURE):
         return _check_h5(path, full)
-    if safetensors_file.looks_like_tensors(start) or start.startswith(safetensors_file.PICKLES):
+    if safetensors_file.is_safetensors(start) or start.startswith(safetensors_file.PICKLES):
         safetensors_file.verify(path, full=full)
         return "checkpoint"
     return _check_text(path, start, full)
@@ -27,7 +27,7 @@ def check(path: str | os.PathLike[str], *, full: bool) -> str:
 
 def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
     with safe_h5.open_file(path) as file:
-        kind = safe_h5.attribute(file, "format", "")
+        kind = safe_h5.read_attribute(file, "format", "")
     if kind == embeddings.FORMAT:
         embeddings.verify(path, full=full)
         return "embeddings"

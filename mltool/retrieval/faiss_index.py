@@ -140,7 +140,7 @@ def search_index(
     scores, rows = search_faiss(index, vectors, k, own)
     if about.metric == "euclidean":
         scores = -np.sqrt(np.maximum(scores, 0.0))
-    return Hits.of(queries.names, about.names, rows, scores.astype(np.float64))
+    return Hits.from_rows(queries.names, about.names, rows, scores.astype(np.float64))
 
 
 def stand_in(about: SearchIndex) -> Embeddings:

@@ -25,7 +25,7 @@ def search(
         check_comparable(queries, gallery, any_model=any_model)
     found = nearest(queries, gallery, k=k, keep_self=keep_self, resources=resources)
     names = queries.names if gallery is None else gallery.names
-    return Hits.of(queries.names, names, found.rows, found.scores)
+    return Hits.from_rows(queries.names, names, found.rows, found.scores)
 
 
 def nearest(

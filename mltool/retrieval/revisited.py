@@ -95,7 +95,7 @@ def evaluate(
 
 def _joined(names: np.ndarray, wanted: np.ndarray, side: str) -> np.ndarray:
     """The row of each wanted stem ['S', M] in `names` ['S', M]. Raises InputError."""
-    stems = StringArray.from_texts(map(stem, names.tolist())).fixed()
+    stems = StringArray.from_texts(map(stem, names.tolist())).to_array()
     rows = find(stems, wanted)
     if (rows < 0).any():
         lacking = wanted[rows < 0]

@@ -70,7 +70,7 @@ def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
 def _write(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)

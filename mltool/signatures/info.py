@@ -18,17 +18,17 @@ def info(
     """Say what files hold; with --history, the commands that made them."""
     from mltool.files import canonical_json
     from mltool.files import history as histories
-    from mltool.files.describe import facts
+    from mltool.files.describe import read_facts
 
     for path in files:
         if history:
-            steps = histories.of_file(path)
+            steps = histories.read(path)
             lines = histories.shell_lines(steps, output=path)
             print(
                 canonical_json.to_json(list(steps)) if json else "\n".join(lines or ["no history"])
             )
             continue
-        found = facts(path)
+        found = read_facts(path)
         if json:
             print(canonical_json.to_json({"file": path, **found}))
         else:

@@ -63,7 +63,7 @@ def pack(
             manifest,
             size=size,
             quality=quality,
-            history=history.extend(*history.of_files(data), record=step),
+            history=history.extend(*history.read_all(data), record=step),
             on_bad_image="error" if on_bad_image == "error" else "skip",
             workers=workers or usable_cores(),
         )

@@ -27,7 +27,7 @@ QUERIES = 1000
 
 def write_queries(folder: Path, gallery: Path, count: int) -> Path:
     """Queries near to rows of the gallery, under names of their own."""
-    found = embeddings.peek(gallery)
+    found = embeddings.read_header(gallery)
     generator = np.random.default_rng(1)
     rows = np.sort(generator.choice(len(found), count, replace=False))
     vectors = found.vectors[rows]

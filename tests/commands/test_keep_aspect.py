@@ -128,7 +128,7 @@ def test_several_views_of_whole_images(
 ) -> None:
     words = ("embed", teacher["model"], views, "--views", 3, "--augment", "whole")
     call(*words, "-o", tmp_path / "views.h5")
-    found = embeddings.peek(str(tmp_path / "views.h5"))
+    found = embeddings.read_header(str(tmp_path / "views.h5"))
     assert found.vectors.shape == (30, 48)
 
 

@@ -172,7 +172,7 @@ def test_the_history_says_how_to_do_it_again(
     for line in lines:
         command, *words = shlex.split(line)[1:]
         group.commands[command].make_context(command, words)  # type: ignore[attr-defined]
-    assert str(tmp_path) not in str(history.of_file(out))
+    assert str(tmp_path) not in str(history.read(out))
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, photos: Path, run: Run) -> None:
@@ -190,7 +190,7 @@ def test_environment_and_config_below_flags(tmp_path: Path, photos: Path, run: R
     words = [w for w in TINY if w not in ("--dim", 16)]
     environment = os.environ | {"MLTOOL_TRAIN_LR": "0.25", "MLTOOL_TRAIN_EPOCHS": "1"}
     run("train", photos, "-o", out, *words, "--config", config, env=environment)
-    settings = history.of_file(out)[-1]["settings"]
+    settings = history.read(out)[-1]["settings"]
     assert isinstance(settings, dict)
     assert (settings["dim"], settings["lr"], settings["batch_size"]) == (24, 0.25, 20)
     assert settings["epochs"] == 1

@@ -59,7 +59,7 @@ def teacher(sfm: Path, tmp_path: Path, call: Call) -> Path:
 
 
 def last(path: Path) -> dict:
-    return history.of_file(path)[-1]
+    return history.read(path)[-1]
 
 
 def test_distilling_on_sfm120k_uses_its_pairs_and_resumes(

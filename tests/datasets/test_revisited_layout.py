@@ -46,7 +46,7 @@ def test_queries_come_cropped_and_the_gallery_whole(tree):
     assert found.columns["split"].tolist() == [b"query"] * 2 + [b"gallery"] * 3
     assert found.columns["is_query"].tolist() == [True, True, False, False, False]
     assert found.columns["is_gallery"].tolist() == [False, False, True, True, True]
-    cut = crop_boxes.of(found.columns)
+    cut = crop_boxes.from_columns(found.columns)
     assert cut[:2].tolist() == BOXES
     assert np.isnan(cut[2:]).all()
     assert found.root == str(folder / "jpg")
@@ -63,7 +63,7 @@ def test_splits_by_name(tree):
     ]
     gallery = open_data([f"{name}:{folder}:gallery"])
     assert len(gallery) == 3
-    assert crop_boxes.of(gallery.columns) is None
+    assert crop_boxes.from_columns(gallery.columns) is None
 
 
 def test_other_sizes_missing_images_and_boxes_are_refused(tree, monkeypatch):

@@ -38,7 +38,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
 def test_the_old_file_is_there_until_the_end(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(OLD)
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         file.write(NEW)
         file.flush()
         assert path.read_bytes() == OLD
@@ -51,14 +51,14 @@ def test_the_old_file_is_there_until_the_end(tmp_path: Path) -> None:
 def test_an_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(OLD)
-    with pytest.raises(ZeroDivisionError), atomic.replacing(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic.open_output(path) as file:
         file.write(NEW[: 1 // 0])
     assert path.read_bytes() == OLD
     assert names(tmp_path) == ["out"]
 
 
 def test_an_error_of_an_input_is_not_blamed_on_the_output(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / "out"):
+    with pytest.raises(FileNotFoundError), atomic.open_output(tmp_path / "out"):
         (tmp_path / "missing input").read_bytes()
     assert names(tmp_path) == []
 
@@ -303,7 +303,7 @@ def test_claim_sweeps_before_the_work(tmp_path: Path) -> None:
 
 
 def test_sweep_during_a_write_of_the_same_process(tmp_path: Path) -> None:
-    with atomic.replacing(tmp_path / "out") as file:
+    with atomic.open_output(tmp_path / "out") as file:
         file.write(NEW)
         atomic.sweep(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == NEW

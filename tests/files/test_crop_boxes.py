@@ -16,12 +16,12 @@ def columns(*rows):
 
 
 def test_a_list_without_boxes():
-    assert crop_boxes.of({}) is None
-    assert crop_boxes.of(columns([np.nan] * 4, [np.nan] * 4)) is None
+    assert crop_boxes.from_columns({}) is None
+    assert crop_boxes.from_columns(columns([np.nan] * 4, [np.nan] * 4)) is None
 
 
 def test_images_without_a_box_among_others():
-    found = crop_boxes.of(columns([1, 2, 3, 4], [np.nan] * 4))
+    found = crop_boxes.from_columns(columns([1, 2, 3, 4], [np.nan] * 4))
     assert found[0].tolist() == [1, 2, 3, 4]
     assert np.isnan(found[1]).all()
 
@@ -29,14 +29,14 @@ def test_images_without_a_box_among_others():
 @pytest.mark.parametrize("row", [[1, 2, 1, 4], [3, 2, 1, 4], [1, 2, np.nan, 4], [1, 2, np.inf, 4]])
 def test_boxes_that_are_none(row):
     with pytest.raises(InputError, match="1 crop boxes have a side missing or no area"):
-        crop_boxes.of(columns([1, 2, 3, 4], row))
+        crop_boxes.from_columns(columns([1, 2, 3, 4], row))
 
 
 def test_columns_that_make_no_box():
     with pytest.raises(InputError, match="the list lacks y_2"):
-        crop_boxes.of({key: np.zeros(3) for key in ("x_1", "y_1", "x_2")})
+        crop_boxes.from_columns({key: np.zeros(3) for key in ("x_1", "y_1", "x_2")})
     with pytest.raises(InputError, match="no numbers"):
-        crop_boxes.of({key: np.array([b"1"]) for key in crop_boxes.COLUMNS})
+        crop_boxes.from_columns({key: np.array([b"1"]) for key in crop_boxes.COLUMNS})
 
 
 @pytest.mark.parametrize("box", [[0, 0, 30, 20], [3, 4, 5, 6], [2.4, 3.6, 28.7, 19.2]])
@@ -73,4 +73,4 @@ def test_a_pack_does_not_shrink_under_boxes(tmp_path):
         pack_writer.write(tmp_path / "p.h5", listed, size=10)
     pack_writer.write(tmp_path / "p.h5", listed)
     packed = read(str(tmp_path / "p.h5"))
-    assert crop_boxes.of(packed.columns).tolist() == [[1, 2, 11, 12]]
+    assert crop_boxes.from_columns(packed.columns).tolist() == [[1, 2, 11, 12]]

@@ -244,7 +244,7 @@ def test_values_that_are_not_finite(tmp_path: Path, kind: float) -> None:
         file["embeddings"][4500, 2] = kind
     with pytest.raises(InputError, match=r"a/4500\.jpg"):
         embeddings.read(tmp_path / "e.h5")
-    assert len(embeddings.peek(tmp_path / "e.h5")) == 5000
+    assert len(embeddings.read_header(tmp_path / "e.h5")) == 5000
 
 
 def put(name: str, data: object) -> Change:

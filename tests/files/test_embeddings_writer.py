@@ -102,7 +102,7 @@ def test_skipped_images_are_not_in_the_file(tmp_path: Path) -> None:
     with EmbeddingsWriter(tmp_path / "e.h5", dim=DIM, resume=True, **FACTS) as writer:
         assert writer.rows_done == 4000
         writer.append(rows[4000:], valid=keep[4000:])
-        np.testing.assert_array_equal(writer.skipped(), ~keep)
+        np.testing.assert_array_equal(writer.skip_mask(), ~keep)
         writer.finish()
     embeddings.write(tmp_path / "kept.h5", Embeddings(vectors=VECTORS, **FACTS), keep=keep)
     assert (tmp_path / "e.h5").read_bytes() == (tmp_path / "kept.h5").read_bytes()
@@ -116,7 +116,7 @@ def test_nothing_left_and_nothing_given(tmp_path: Path) -> None:
         writer.finish()
     assert len(embeddings.read(tmp_path / "e.h5")) == 0
     with EmbeddingsWriter(tmp_path / "e.h5", names=np.empty(0, "S1"), dim=DIM) as writer:
-        assert len(writer.skipped()) == 0
+        assert len(writer.skip_mask()) == 0
         writer.finish()
     assert embeddings.read(tmp_path / "e.h5").vectors.shape == (0, DIM)
     embeddings.verify(tmp_path / "e.h5", full=True)

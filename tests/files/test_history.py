@@ -92,15 +92,15 @@ def write_all(folder: Path) -> dict[str, str]:
 def test_histories_and_digests_of_files(tmp_path: Path) -> None:
     digests = write_all(tmp_path)
     for name in (*digests, "list.csv"):
-        assert history.of_file(tmp_path / name) == (A, B)
+        assert history.read(tmp_path / name) == (A, B)
     for name, digest in digests.items():
         assert history.digest_of_file(tmp_path / name) == digest
     (tmp_path / "abc").write_text("abc")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert history.digest_of_file(tmp_path / "abc") == sha256
-    assert history.of_file(tmp_path / "abc") == ()
+    assert history.read(tmp_path / "abc") == ()
     with pytest.raises(InputError, match="missing"):
-        history.of_file(tmp_path / "missing")
+        history.read(tmp_path / "missing")
 
 
 def test_an_input_tells_which_step_made_it(tmp_path: Path) -> None:
@@ -172,12 +172,12 @@ def test_shell_lines_tell_the_pipeline(tmp_path: Path) -> None:
         settings={"ema": False},
         counts={},
     )
-    steps = history.extend(history.of_file(model), record=embed)
+    steps = history.extend(history.read(model), record=embed)
     embeddings.write(vectors, Embeddings(["a"], np.eye(1), history=steps))
     fit = history.record(
         "whiten fit", inputs=[("--from", str(vectors), "4")], settings={"dim": 8}, counts={}
     )
-    lines = history.shell_lines(history.extend(history.of_file(vectors), record=fit), "w.h5")
+    lines = history.shell_lines(history.extend(history.read(vectors), record=fit), "w.h5")
     assert [shlex.split(line) for line in lines] == [
         shlex.split(text)
         for text in (
@@ -192,4 +192,4 @@ def test_shell_lines_tell_the_pipeline(tmp_path: Path) -> None:
 def test_damaged_histories_in_a_file(tmp_path: Path) -> None:
     safetensors_file.write(tmp_path / "m", {}, meta={"history": "text"})
     with pytest.raises(InputError, match="not a list of steps"):
-        history.of_file(tmp_path / "m")
+        history.read(tmp_path / "m")

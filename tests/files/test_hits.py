@@ -20,7 +20,7 @@ def hits():
     rows = np.array([[2, 0, -1], [1, -1, -1]])
     scores = np.array([[0.75, 0.5, 9.0], [0.25, 9.0, 9.0]])
     gallery = np.array([b"a b.jpg", "é\tx".encode(), b"c"], "S")
-    return Hits.of(np.array([b"q 1", b"q2"], "S"), gallery, rows, scores)
+    return Hits.from_rows(np.array([b"q 1", b"q2"], "S"), gallery, rows, scores)
 
 
 def test_rows_end_where_the_gallery_does(hits):
@@ -33,8 +33,8 @@ def test_rows_end_where_the_gallery_does(hits):
 
 
 def test_a_lowest_score(hits):
-    assert [name for _, _, name, _ in hits.at_least(0.5).rows()] == ["c", "a b.jpg"]
-    assert list(hits.at_least(2.0).rows()) == []
+    assert [name for _, _, name, _ in hits.drop_below(0.5).rows()] == ["c", "a b.jpg"]
+    assert list(hits.drop_below(2.0).rows()) == []
 
 
 def test_tsv_escapes_tabs(hits):
@@ -56,7 +56,7 @@ def test_the_table_is_safe_to_print_and_not_endless(hits):
     text = as_text(hits, most=1)
     assert "1 queries more" in text
     assert "\\t" in as_text(hits)
-    none = as_text(hits.at_least(2.0))
+    none = as_text(hits.drop_below(2.0))
     assert none.count("(none)") == 2
 
 
@@ -79,10 +79,10 @@ def test_text_files_have_their_history_beside(hits, tmp_path, name):
 
 
 def test_no_hits_and_no_queries(tmp_path):
-    nobody = Hits.of(
+    nobody = Hits.from_rows(
         np.array([], "S1"), np.array([], "S1"), np.zeros((0, 3), np.int64), np.zeros((0, 3))
     )
-    nothing = Hits.of(
+    nothing = Hits.from_rows(
         np.array([b"q"]), np.array([], "S1"), np.full((1, 3), -1), np.full((1, 3), -np.inf)
     )
     for hits in (nobody, nothing):

@@ -35,7 +35,7 @@ def test_strings_equal_a_list(texts, data):
     shown = [raw.decode(errors="surrogateescape") for raw in texts]
     assert len(strings) == len(texts)
     assert list(strings) == shown == [strings[row] for row in range(len(texts))]
-    assert strings.fixed().tolist() == texts
+    assert strings.to_array().tolist() == texts
     rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=30)) if texts else []
     assert list(strings.take(np.array(rows, np.int64))) == [shown[row] for row in rows]
     assert list(StringArray.join([strings, StringArray.from_texts([]), strings])) == shown + shown
@@ -46,7 +46,7 @@ def test_strings_in_several_blocks(monkeypatch):
     texts = [f"image{number}" * (number % 4) for number in range(10)]
     strings = StringArray.from_texts(texts)
     assert list(strings) == texts
-    assert [raw.decode() for raw in strings.fixed().tolist()] == texts
+    assert [raw.decode() for raw in strings.to_array().tolist()] == texts
     assert list(strings.take(np.arange(9, -1, -1))) == texts[::-1]
 
 
@@ -58,7 +58,7 @@ def test_strings_hold_no_objects_and_refuse_what_cannot_be():
         with pytest.raises(IndexError):
             strings[row]
     with pytest.raises(InputError, match="NUL"):
-        StringArray.from_texts(["a\0b"]).fixed()
+        StringArray.from_texts(["a\0b"]).to_array()
 
 
 @settings(max_examples=50)

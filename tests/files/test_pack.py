@@ -346,7 +346,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     Image.fromarray(noise).save(tmp_path / "noise.png")
     names = [f"{row:03d}" for row in range(200)]
     manifest = Manifest(
-        names=StringArray.from_texts(names).fixed(),
+        names=StringArray.from_texts(names).to_array(),
         paths=StringArray.from_texts([str(tmp_path / "noise.png")] * len(names)),
         labels=np.full(len(names), -1),
         label_names=(),

@@ -33,7 +33,7 @@ def read(
     path: Path, name: str = "x", *, ndim: int = 2, kinds: str = "f", **more: int
 ) -> np.ndarray:
     with safe_h5.open_file(path) as file:
-        return safe_h5.dataset(file, name, ndim=ndim, kinds=kinds, **more)
+        return safe_h5.read_dataset(file, name, ndim=ndim, kinds=kinds, **more)
 
 
 def put(name: str, **settings: object) -> Callable[[h5py.File], object]:
@@ -88,7 +88,7 @@ def test_maps_contiguous_data_of_the_file_that_is_open(make: Callable, tmp_path:
     other.write_bytes(b"another file")
     with safe_h5.open_file(path) as file:
         os.replace(other, path)
-        found = safe_h5.mapped(safe_h5.stored(file, "x", ndim=2, kinds="f"))
+        found = safe_h5.map_dataset(safe_h5.open_dataset(file, "x", ndim=2, kinds="f"))
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, VALUES)
     with pytest.raises(ValueError, match="read-only"):
@@ -99,7 +99,7 @@ def test_maps_contiguous_data_of_the_file_that_is_open(make: Callable, tmp_path:
 def test_does_not_map_what_cannot_be(make: Callable, settings: dict) -> None:
     path = make(put("x", **{"data": VALUES, **settings}))
     with safe_h5.open_file(path) as file:
-        assert safe_h5.mapped(safe_h5.stored(file, "x", ndim=2, kinds="f")) is None
+        assert safe_h5.map_dataset(safe_h5.open_dataset(file, "x", ndim=2, kinds="f")) is None
 
 
 def external_storage(file: h5py.File) -> None:
@@ -217,9 +217,9 @@ def test_links_inside_a_path_are_refused(make: Callable, tmp_path: Path, fill: C
     with pytest.raises(InputError, match="link"):
         read(path, "a/x")
     with safe_h5.open_file(path) as file, pytest.raises(InputError, match="link"):
-        safe_h5.has(file, "a/x")
+        safe_h5.has_object(file, "a/x")
     with safe_h5.open_file(path) as file, pytest.raises(InputError, match="link"):
-        safe_h5.children(file, "a")
+        safe_h5.list_children(file, "a")
 
 
 def test_cycles_of_hard_links_end(make: Callable) -> None:
@@ -230,17 +230,17 @@ def test_cycles_of_hard_links_end(make: Callable) -> None:
 
     path = make(fill)
     with safe_h5.open_file(path) as file:
-        assert safe_h5.children(file, "a") == ["again", "root", "x"]
+        assert safe_h5.list_children(file, "a") == ["again", "root", "x"]
     np.testing.assert_array_equal(read(path, "a/again/again/root/a/x"), VALUES)
 
 
 def test_missing_things(make: Callable) -> None:
     path = make(put("x", data=VALUES))
     with safe_h5.open_file(path) as file:
-        assert safe_h5.has(file, "x")
-        assert not any(safe_h5.has(file, name) for name in ("y", "x/y", "a/b"))
-        assert safe_h5.children(file, "columns") == []
-        assert safe_h5.attribute(file, "none", "default") == "default"
+        assert safe_h5.has_object(file, "x")
+        assert not any(safe_h5.has_object(file, name) for name in ("y", "x/y", "a/b"))
+        assert safe_h5.list_children(file, "columns") == []
+        assert safe_h5.read_attribute(file, "none", "default") == "default"
     with pytest.raises(InputError, match="it has no /y"):
         read(path, "y")
 
@@ -249,7 +249,7 @@ def test_too_many_children(make: Callable, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(safe_h5, "MOST_CHILDREN", 3)
     path = make(lambda file: [file.create_group(f"columns/{i}") for i in range(4)])
     with safe_h5.open_file(path) as file, pytest.raises(InputError, match="more than 3"):
-        safe_h5.children(file, "columns")
+        safe_h5.list_children(file, "columns")
 
 
 def test_the_cap_holds(make: Callable) -> None:
@@ -273,7 +273,7 @@ from mltool.errors import InputError
 from mltool.files import safe_h5
 with safe_h5.open_file(sys.argv[1]) as file:
     try:
-        safe_h5.dataset(file, "x", ndim=2, kinds="f", cap=50_000_000)
+        safe_h5.read_dataset(file, "x", ndim=2, kinds="f", cap=50_000_000)
     except InputError:
         pass
     else:
@@ -310,24 +310,24 @@ def test_attributes(make: Callable) -> None:
 
     path = make(fill)
     with safe_h5.open_file(path) as file:
-        assert safe_h5.attribute(file, "text", "") == "é" * 10_000
-        assert safe_h5.attribute(file, "int", 0) == 3
-        assert safe_h5.attribute(file, "float", 0.0) == 0.5
-        assert safe_h5.attribute(file, "yes", False) is True
-        assert safe_h5.attribute(file, "one", False) is True
-        assert type(safe_h5.attribute(file, "int", 0)) is int
+        assert safe_h5.read_attribute(file, "text", "") == "é" * 10_000
+        assert safe_h5.read_attribute(file, "int", 0) == 3
+        assert safe_h5.read_attribute(file, "float", 0.0) == 0.5
+        assert safe_h5.read_attribute(file, "yes", False) is True
+        assert safe_h5.read_attribute(file, "one", False) is True
+        assert type(safe_h5.read_attribute(file, "int", 0)) is int
         for name in ("array", "pair", "bytes", "int", "variable"):
             with pytest.raises(InputError):
-                safe_h5.attribute(file, name, "")
+                safe_h5.read_attribute(file, name, "")
         with pytest.raises(InputError, match="no int"):
-            safe_h5.attribute(file, "text", 0)
+            safe_h5.read_attribute(file, "text", 0)
 
 
 def test_attributes_of_any_size_are_not_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "file.h5", "w", libver="latest") as file:
         file.attrs["space"] = np.bytes_(b"x" * 100_000)
     with safe_h5.open_file(tmp_path / "file.h5") as file, pytest.raises(InputError):
-        safe_h5.attribute(file, "space", "")
+        safe_h5.read_attribute(file, "space", "")
 
 
 def test_formats(make: Callable) -> None:
@@ -388,11 +388,11 @@ for _ in range(400):
     broken.tofile(sys.argv[1])
     try:
         with safe_h5.open_file(sys.argv[1]) as file:
-            safe_h5.attribute(file, "space", "")
-            for name in safe_h5.children(file, "columns"):
-                safe_h5.dataset(file, "columns/" + name, ndim=1, kinds="Sbiuf")
-            safe_h5.dataset(file, "x", ndim=2, kinds="f")
-            safe_h5.dataset(file, "names", ndim=1, kinds="S")
+            safe_h5.read_attribute(file, "space", "")
+            for name in safe_h5.list_children(file, "columns"):
+                safe_h5.read_dataset(file, "columns/" + name, ndim=1, kinds="Sbiuf")
+            safe_h5.read_dataset(file, "x", ndim=2, kinds="f")
+            safe_h5.read_dataset(file, "names", ndim=1, kinds="S")
     except InputError:
         refused += 1
 print(refused)

@@ -95,7 +95,7 @@ def seal_frame(*, stream_first: bool = False) -> Frame:
 
 def is_intact(path: Path) -> bool:
     with safe_h5.open_file(path) as file:
-        return sealed.is_frame_intact(safe_h5.stored(file, "matrix", ndim=2, kinds="f"))
+        return sealed.is_frame_intact(safe_h5.open_dataset(file, "matrix", ndim=2, kinds="f"))
 
 
 @pytest.mark.parametrize("stream_first", [False, True])

@@ -19,7 +19,7 @@ NAMES = list("abcde")
 def test_views_are_read_by_those_who_know_them(tmp_path: Path) -> None:
     path = tmp_path / "views.h5"
     embeddings.write(path, Embeddings(NAMES, VECTORS, views=3))
-    found = embeddings.peek(path)
+    found = embeddings.read_header(path)
     assert found.views == 3
     np.testing.assert_array_equal(found.vectors, VECTORS)
     with pytest.raises(InputError, match="3 views of each image"):
@@ -51,4 +51,4 @@ def test_the_writer_writes_the_same(tmp_path: Path) -> None:
         writer.append(VECTORS)
         assert writer.finish() == digest
     assert whole.read_bytes() == piece.read_bytes()
-    assert embeddings.peek(piece).teacher_space == "x" * 64
+    assert embeddings.read_header(piece).teacher_space == "x" * 64

@@ -36,13 +36,13 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     path = os.fspath(path)
     source = escape(path)
     columns, lines = _parse(path, source)
-    names = columns["name"].fixed()
+    names = columns["name"].to_array()
     check_unique(names, source)
-    texts = columns["label"].fixed() if "label" in columns else np.zeros(len(names), "S1")
+    texts = columns["label"].to_array() if "label" in columns else np.zeros(len(names), "S1")
     labels, label_names = number_labels(texts)
     paths = columns[LOCATION]
     further = {
-        key: from_text(key, cells.fixed(), lambda row: f"{source} line {lines[row]}")
+        key: from_text(key, cells.to_array(), lambda row: f"{source} line {lines[row]}")
         for key, cells in columns.items()
         if key not in (*KEYS, LOCATION)
     }
@@ -65,12 +65,12 @@ def write_csv(
     labels = (*manifest.label_names, "")  # -1 picks the last
     further = manifest.columns | dict(columns or {})
     cells: list[Iterable[str]] = [
-        locations.written(manifest.paths, os.path.dirname(os.path.abspath(path))),
+        locations.to_texts(manifest.paths, os.path.dirname(os.path.abspath(path))),
         (name.decode() for name in manifest.names.tolist()),
         (labels[label] for label in manifest.labels.tolist()),
         *(to_text(column) for column in further.values()),
     ]
-    with atomic.replacing(path) as file:
+    with atomic.open_output(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(_UnixLines(text), lineterminator="\r\n")
         writer.writerow([*KEYS, *further])

@@ -11,7 +11,7 @@ from mltool.errors import InputError, escape
 from mltool.files.labels import number_labels
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray, check_unique, utf8_name
-from mltool.files.reading import unreadable
+from mltool.files.reading import as_input_error
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def find_images(root: str) -> tuple[np.ndarray, StringArray]:
     if not raw:
         kinds = " ".join(suffix.decode() for suffix in SUFFIXES)
         raise InputError(f"{escape(root)} holds no images ({kinds}); name another folder")
-    names = StringArray.from_texts(map(utf8_name, raw)).fixed()
+    names = StringArray.from_texts(map(utf8_name, raw)).to_array()
     check_unique(names, escape(root))
     if skipped:
         counts = ", ".join(f"{count:,} {what}" for what, count in sorted(skipped.items()))
@@ -77,7 +77,7 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
             status = os.stat(folder)
             entries = list(os.scandir(folder))
         except OSError as error:
-            raise unreadable(escape(os.fsdecode(folder)), error) from error
+            raise as_input_error(escape(os.fsdecode(folder)), error) from error
         if (status.st_dev, status.st_ino) in seen:
             skipped["links to folders read already"] += 1
             continue
@@ -99,5 +99,5 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
 def _classes(names: np.ndarray) -> tuple[np.ndarray, int]:
     """The parent folder's name of each image ['S', N], and how many folders there are."""
     parents = [name.rpartition(b"/")[0] for name in names.tolist()]
-    texts = StringArray.from_texts(parent.rpartition(b"/")[2] for parent in parents).fixed()
+    texts = StringArray.from_texts(parent.rpartition(b"/")[2] for parent in parents).to_array()
     return texts, len(set(parents) - {b""})

@@ -43,7 +43,7 @@ def read_lines(lines: Iterable[bytes], *, root: str | None = None, source: str) 
     if not raw:
         raise InputError(f"{escape(source)} names no images; give one path a line")
     folder = os.path.abspath(root or "")
-    names = StringArray.from_texts(map(utf8_name, raw)).fixed()
+    names = StringArray.from_texts(map(utf8_name, raw)).to_array()
     check_unique(names, escape(source))
     return Manifest(
         names=names,
@@ -66,12 +66,12 @@ def read_h5(path: str) -> Manifest:
     from mltool.files.pack import read as read_pack
 
     with safe_h5.open_file(path) as file:
-        kind = safe_h5.attribute(file, "format", "")
+        kind = safe_h5.read_attribute(file, "format", "")
     if kind == PACK:
         return read_pack(path)
     if kind != embeddings.FORMAT:
         raise InputError(f"{escape(path)} holds no image list but {kind or 'foreign data'}")
-    found = embeddings.peek(path)
+    found = embeddings.read_header(path)
     columns = dict(found.columns)
     texts = columns.pop("path", None)
     root = found.root or os.path.dirname(os.path.abspath(path))
@@ -82,7 +82,7 @@ def read_h5(path: str) -> Manifest:
         )
         root = found.root
     elif not found.root and locations.are_digits(found.names):
-        paths, root = locations.below(locations.DIGITS, found.names), ""
+        paths, root = locations.locate(locations.DIGITS, found.names), ""
     else:
-        paths = locations.below(root, found.names)
+        paths = locations.locate(root, found.names)
     return Manifest(found.names, paths, found.labels, found.label_names, columns, root)

@@ -104,7 +104,7 @@ def limit(manifest: Manifest, count: int) -> Manifest:
     return manifest.take(np.arange(min(count, len(manifest))))
 
 
-def with_labels(manifest: Manifest, other: Manifest) -> Manifest:
+def replace_labels(manifest: Manifest, other: Manifest) -> Manifest:
     """The images with the labels of another list, joined by name; others become unlabelled.
 
     Raises InputError when no name is in both.
@@ -131,7 +131,7 @@ def _split_of(manifest: Manifest) -> np.ndarray:
 def _join_column(key: str, manifests: Sequence[Manifest]) -> np.ndarray:
     given = [part.columns[key] for part in manifests if key in part.columns]
     parts = [
-        part.columns[key] if key in part.columns else _filling(key, given[0].dtype, len(part))
+        part.columns[key] if key in part.columns else _fill_column(key, given[0].dtype, len(part))
         for part in manifests
     ]
     if any(part.dtype.kind == "S" for part in parts):
@@ -152,7 +152,7 @@ def _join_pairs(manifests: Sequence[Manifest]) -> np.ndarray | None:
     return np.concatenate(parts) if parts else None
 
 
-def _filling(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+def _fill_column(key: str, dtype: np.dtype, count: int) -> np.ndarray:
     neutral: dict[str, bytes | bool | int | float]
     neutral = {"S": b"", "b": key in ROLES, "i": -1, "u": 0, "f": np.nan}
     return np.full(count, 1.0 if key == "weight" else neutral[dtype.kind], dtype)

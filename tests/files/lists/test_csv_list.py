@@ -208,7 +208,7 @@ def test_names_and_labels_survive(tmp_path_factory, names, labels):
     texts = labels[: len(names)]
     label_names = tuple(dict.fromkeys(texts))
     images = Manifest(
-        names=StringArray.from_texts(names).fixed(),
+        names=StringArray.from_texts(names).to_array(),
         paths=StringArray.from_texts(f"/data/{row}.jpg" for row in range(len(names))),
         labels=np.array([label_names.index(text) for text in texts]),
         label_names=label_names,
