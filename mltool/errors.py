@@ -1,7 +1,7 @@
 """The errors a user can cause or meet, each with the exit code of the process.
 
 A message is one sentence that names the file or option and the remedy; what it quotes from files
-is escaped. Everything else that is raised is a bug and ends with a traceback (exit code 1).
+is escaped. Every other exception is a bug and ends with a traceback (exit code 1).
 """
 
 
@@ -18,13 +18,13 @@ class UsageError(MltoolError):
 
 
 class SkippedInputs(MltoolError):
-    """The work is done and written, but some inputs were left out under `skip`."""
+    """The output is complete but for inputs that were left out under `skip`."""
 
     exit_code = 3
 
 
 class NumericError(MltoolError):
-    """What this run computed is not finite, or all embeddings fell together."""
+    """A loss or vector of the run is not finite, or all embeddings collapsed to one point."""
 
     exit_code = 4
 
@@ -36,7 +36,7 @@ class InputError(MltoolError):
 
 
 class NotFiniteError(InputError):
-    """NaN or infinite values among the vectors given."""
+    """NaN or infinite values among input vectors."""
 
 
 class ResourceError(MltoolError):

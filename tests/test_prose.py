@@ -20,13 +20,7 @@ EXEMPT = {
     "exact",
     "files",
     "mixups",
-    "models/backbones.py",
-    "models/checkpoint.py",
-    "models/embedder.py",
     "models/features.py",
-    "models/projections.py",
-    "models/proxies.py",
-    "models/source.py",
     "models/spec.py",
     "models/stages.py",
     "options",
@@ -59,8 +53,8 @@ VERBS = """
     Project Prove Publish Pull Push Put
     Quantise Query Quote
     Raise Rank Read Rebuild Receive Record Reduce Refuse Register Reject Release Remember Remove
-    Rename Render Repeat Replace Report Require Rescale Rescore Reserve Reset Resize Resolve
-    Restore Return Reverse Round Run
+    Rename Render Repeat Replace Report Require Resample Rescale Rescore Reserve Reset Resize
+    Resolve Restore Resume Return Reverse Rewrite Round Run
     Sample Save Scale Scan Score Search Seal Seed Seek Select Send Separate Set Shard Share Show
     Shuffle Skip Sort Split Stack Standardise Start Step Stop Store Stream Strip Subtract Sum Swap
     Sweep Switch Synchronise

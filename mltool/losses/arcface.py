@@ -19,7 +19,7 @@ def arcface(pairs: Pairs, *, margin: float = 0.5, scale: Positive = 64.0) -> Ten
     mean_a -log( e^(scale cos(t_ay + margin)) / (same + sum_(c != y) e^(scale cos t_ac)) )
 
     Args:
-        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        pairs: [B, C]: the batch against one proxy per class; its class's proxy is the positive.
         margin: in radians (PML takes degrees: its default 28.6 is 0.499).
         scale: multiplies the cosines.
 

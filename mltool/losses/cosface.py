@@ -15,7 +15,7 @@ def cosface(pairs: Pairs, *, margin: float = 0.35, scale: Positive = 64.0) -> Te
     mean_a -log( e^(scale (s_ay - margin)) / (same + sum_(c != y) e^(scale s_ac)) )
 
     Args:
-        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        pairs: [B, C]: the batch against one proxy per class; its class's proxy is the positive.
         margin: subtracted from the cosine to the proxy of the sample's class.
         scale: multiplies the cosines.
 

@@ -15,7 +15,7 @@ def normalized_softmax(pairs: Pairs, *, temperature: Positive = 0.05) -> Tensor:
     mean_a -log( e^(s_ay / T) / sum_c e^(s_ac / T) )
 
     Args:
-        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        pairs: [B, C]: the batch against one proxy per class; its class's proxy is the positive.
         temperature: T, divides the cosines.
 
     PML's NormalizedSoftmaxLoss has the same default.

@@ -16,7 +16,7 @@ def proxy_nca(pairs: Pairs, *, scale: Positive = 1.0) -> Tensor:
     mean_a -log( e^(-scale D_ay^2) / sum_(c != y) e^(-scale D_ac^2) )
 
     Args:
-        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        pairs: [B, C]: the batch against one proxy per class; its class's proxy is the positive.
         scale: multiplies the squared distances (1 in the paper; tuned values lie near 10).
 
     The value can be negative. PML's ProxyNCALoss has the positive in the denominator as well: that

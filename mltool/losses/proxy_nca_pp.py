@@ -15,7 +15,7 @@ def proxy_nca_pp(pairs: Pairs, *, scale: Positive = 9.0) -> Tensor:
     mean_a -log( e^(-scale D_ay^2) / sum_c e^(-scale D_ac^2) )
 
     Args:
-        pairs: [B, C]: the batch against one proxy per class; a sample's own proxy is its positive.
+        pairs: [B, C]: the batch against one proxy per class; its class's proxy is the positive.
         scale: multiplies the squared distances; the paper's temperature is its inverse, 1/9.
 
     Equal to cross-entropy over 18 s. PML's ProxyNCALoss is the same with scale 1.

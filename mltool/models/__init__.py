@@ -1,1 +1,1 @@
-"""What a model is, how it is built and how it is kept."""
+"""Models: their description, building, and checkpoint files."""

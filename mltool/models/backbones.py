@@ -1,5 +1,6 @@
 """Backbones: any timm network as a map from images to [B, C, H, W] features, and its weights."""
 
+import ast
 import inspect
 import logging
 import math
@@ -19,7 +20,7 @@ from mltool.files import safetensors_file
 
 logger = logging.getLogger(__name__)
 
-# Less than this share of a backbone's tensors found in the file is not a load but an accident.
+# Weights that fill less than this share of a network's tensors are those of another network.
 LEAST_LOADED = 0.5
 
 
@@ -29,14 +30,15 @@ class Pixels(nn.Module):
     num_features = 3
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The images themselves, [B, 3, H, W]."""
+        """Return the images, [B, 3, H, W]."""
         return images
 
 
 def create(text: str, *, image_size: int) -> nn.Module:
-    """A timm network `NAME[:key=value,...]` without head, with random weights.
+    """Build a timm network `NAME[:key=value,...]` without head, with random weights.
 
-    Raises UsageError for an unknown name or argument.
+    `image_size` is the side in pixels, for networks that are built for one size. Raises UsageError
+    for an unknown name or argument.
     """
     name, _, rest = text.partition(":")
     if name == "pixels":
@@ -45,10 +47,11 @@ def create(text: str, *, image_size: int) -> nn.Module:
         near = suggest(name, timm.list_models())
         raise UsageError(f"timm knows no backbone {name!r}{near}")
     arguments: dict = dict(_argument(name, item) for item in filter(None, rest.split(",")))
-    # a checkpoint names its network in the same way and must not make timm read other files
+    # a checkpoint, which may be hostile, names its network by the same text: arguments of timm's
+    # `create_model`, such as `checkpoint_path`, would make timm read other files
     if reserved := arguments.keys() & inspect.signature(timm.create_model).parameters.keys():
         raise UsageError(f"{text}: {min(reserved)} is not an argument of the network itself")
-    if _fixed_size(name):
+    if _has_fixed_size(name):
         arguments.setdefault("img_size", image_size)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
@@ -58,17 +61,17 @@ def create(text: str, *, image_size: int) -> nn.Module:
 
 
 def channels(backbone: nn.Module) -> int:
-    """Depth of the last feature map."""
+    """Return the depth of the last feature map."""
     depth = backbone.num_features
     assert isinstance(depth, int)
     return depth
 
 
 def feature_maps(backbone: nn.Module, images: Tensor) -> Tensor:
-    """[B, 3, H, W] -> [B, C, h, w] of any timm network.
+    """Compute the feature maps of any timm network, [B, 3, H, W] -> [B, C, h, w].
 
-    Token models (ViT) give their patch tokens as a map of height 1, channels-last models (Swin)
-    are permuted, so that every pooling works on every backbone.
+    Every pooling works on every backbone: patch tokens (ViT) become a map of height 1, and maps
+    with the channels last (Swin) are permuted. Raises UsageError for a network of several maps.
     """
     maps = backbone.forward_features(images)  # type: ignore[operator]
     if not isinstance(maps, Tensor):
@@ -80,13 +83,13 @@ def feature_maps(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def default_size(text: str) -> int:
-    """The side of the square images that a backbone was designed for, in pixels."""
+    """Return the side of the square images that a backbone was designed for, in pixels."""
     config = _config(text)
     return int(config["input_size"][-1]) if "input_size" in config else 224
 
 
 def statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that the backbone's weights expect."""
+    """Return the mean and standard deviation per channel that the backbone's weights expect."""
     from mltool.models.spec import IMAGENET_MEAN, IMAGENET_STD
 
     config = _config(text)
@@ -94,23 +97,24 @@ def statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def interpolation(text: str) -> str:
-    """How images were resized for the backbone's weights: bicubic or bilinear."""
+    """Return how images were resized for the backbone's weights: bicubic or bilinear."""
     return "bicubic" if _config(text).get("interpolation") == "bicubic" else "bilinear"
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load of weights did, tensor by tensor."""
+    """Names of tensors: loaded, missing in the file, and left over in the file."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
     @classmethod
-    def compare(cls, own: Mapping, given: Mapping, fits: Mapping) -> "LoadReport":
-        """Compare a model's tensor names with a file's; `fits` are those that were taken."""
-        missing, unexpected = own.keys() - fits.keys(), given.keys() - fits.keys()
-        return cls(tuple(sorted(fits)), tuple(sorted(missing)), tuple(sorted(unexpected)))
+    def compare(cls, model_state: Mapping, file_state: Mapping, loaded: Mapping) -> "LoadReport":
+        """Compare the tensor names of a model, of a file, and of what was loaded from it."""
+        missing = model_state.keys() - loaded.keys()
+        unexpected = file_state.keys() - loaded.keys()
+        return cls(tuple(sorted(loaded)), tuple(sorted(missing)), tuple(sorted(unexpected)))
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -124,19 +128,19 @@ class LoadReport:
 def load_weights(backbone: nn.Module, source: str, *, name: str) -> LoadReport:
     """Fill a backbone from a file, or from timm's cache when `source` is `timm`.
 
-    Keys may carry the prefixes `backbone.` or `module.`; a classifier head in
-    the file is expected and ignored. Raises InputError when less than half of the network is
-    found, for damaged files and for pickles that need more than tensors.
+    Keys may carry the prefixes `backbone.` or `module.`; a classifier head in the file is ignored.
+    Raises InputError when the file fills less than half of the network, for damaged files and for
+    pickles that hold more than tensors.
     """
-    state = _from_timm(name) if source == "timm" else _from_file(source)
-    state = {_plain(key): value for key, value in state.items()}
+    state = _read_timm(name) if source == "timm" else _read_file(source)
+    state = {_strip_prefixes(key): value for key, value in state.items()}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise InputError(f"{source}: there are NaN or infinite weights in it; use another file")
     state = resample_positions(backbone, state)
-    own = backbone.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    report = LoadReport.compare(own, state, fits)
-    if len(fits) < LEAST_LOADED * len(own):
+    model_state = backbone.state_dict()
+    fits = {k: v for k, v in state.items() if k in model_state and v.shape == model_state[k].shape}
+    report = LoadReport.compare(model_state, state, fits)
+    if len(fits) < LEAST_LOADED * len(model_state):
         raise InputError(f"{source}: these are not weights of {name}: {report}")
     backbone.load_state_dict(fits, strict=False)
     level = logging.WARNING if report.missing else logging.INFO
@@ -147,29 +151,32 @@ def load_weights(backbone: nn.Module, source: str, *, name: str) -> LoadReport:
 def resample_positions(
     backbone: nn.Module, state: dict[str, Tensor], *, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """`state` with a ViT's table of positions resampled for the image size of `backbone`."""
+    """Resample a ViT's position embeddings in `state` for the image size of `backbone`.
+
+    Other states are returned as they are, for the caller to load or to report.
+    """
     key = f"{prefix}pos_embed"
-    given, own = state.get(key), getattr(backbone, "pos_embed", None)
+    saved, current = state.get(key), getattr(backbone, "pos_embed", None)
     grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
-    if given is None or own is None or grid is None or given.shape == own.shape:
+    if saved is None or current is None or grid is None or saved.shape == current.shape:
         return state
-    others = own.shape[1] - math.prod(grid)  # class and register tokens
-    count = given.shape[1] - others if given.ndim == 3 else -1
-    if count < 1 or math.isqrt(count) ** 2 != count:  # nothing that covers a square image
+    prefix_tokens = current.shape[1] - math.prod(grid)  # class and registers
+    patches = saved.shape[1] - prefix_tokens if saved.ndim == 3 else -1
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:  # not the patches of a square image
         return state
-    return state | {key: resample_abs_pos_embed(given, list(grid), num_prefix_tokens=others)}
+    return state | {key: resample_abs_pos_embed(saved, list(grid), num_prefix_tokens=prefix_tokens)}
 
 
-def _plain(key: str) -> str:
+def _strip_prefixes(key: str) -> str:
     for prefix in ("module.", "backbone."):
         key = key.removeprefix(prefix)
     return key
 
 
-def _from_timm(name: str) -> dict[str, Tensor]:
+def _read_timm(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name.partition(":")[0], pretrained=True).state_dict()
-    except Exception as error:  # hub clients raise a dozen types, all meaning: not to be had
+    except Exception as error:  # hub clients raise a dozen types, all meaning: not available
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"weights of {name} are not in the cache and cannot be fetched ({reason}); fetch them "
@@ -177,20 +184,21 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         ) from None
 
 
-def _from_file(path: str) -> dict[str, Tensor]:
+def _read_file(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; --weights takes a .safetensors or .pth file")
     with open(path, "rb") as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
-        return _from_torch_zip(path)
+        return _read_torch_zip(path)
     arrays, _ = safetensors_file.read(path)
     return {key: torch.from_numpy(value.copy()) for key, value in arrays.items()}
 
 
-def _from_torch_zip(path: str) -> dict[str, Tensor]:
-    """A state dict saved by torch: tensors-only unpickling, after a look at the archive."""
+def _read_torch_zip(path: str) -> dict[str, Tensor]:
+    """Read a state dict saved by torch, tensors only. Raises InputError for anything else."""
     try:
+        # a compressed archive can unpack to any size: torch stores its entries as they are
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
@@ -212,8 +220,7 @@ def _from_torch_zip(path: str) -> dict[str, Tensor]:
 
 
 def _argument(name: str, item: str) -> tuple[str, object]:
-    import ast
-
+    """Parse `key=value`; a value that is no Python literal is a text."""
     key, equals, value = item.partition("=")
     if not equals:
         raise UsageError(f"{name}: argument {key!r} needs a value, as in {key}=...")
@@ -224,6 +231,7 @@ def _argument(name: str, item: str) -> tuple[str, object]:
 
 
 def _config(text: str) -> dict:
+    """Return what timm knows of a backbone's weights. Raises UsageError for an unknown name."""
     name = text.partition(":")[0]
     if name == "pixels":
         return {}
@@ -233,6 +241,6 @@ def _config(text: str) -> dict:
     return config.to_dict() if config is not None else {}
 
 
-def _fixed_size(name: str) -> bool:
-    """Whether a network is built for one image size (ViT, Swin) and must be told ours."""
+def _has_fixed_size(name: str) -> bool:
+    """Return whether a network is built for one image size (ViT, Swin)."""
     return bool(_config(name).get("fixed_input_size"))

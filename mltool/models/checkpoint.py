@@ -23,24 +23,25 @@ OBJECTIVE = "objective."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
     path: str
     spec: ModelSpec
     state: dict[str, Tensor]  # of the model
-    objective: dict[str, Tensor]  # proxies and the like
+    objective: dict[str, Tensor]  # learned parameters of the objective, such as proxies
     classes: tuple[str, ...]  # label texts of the training classes, in the order of the proxies
     history: tuple[dict, ...]
     digest: str
 
     def build_model(self, spec: ModelSpec | None = None) -> Embedder:
-        """The model, rebuilt, in evaluation mode; `spec` may ask for another image size.
+        """Rebuild the model, in evaluation mode; `spec` may ask for another image size.
 
         Raises InputError when the tensors are not those that the spec describes.
         """
         spec = spec or self.spec
         try:
-            with torch.device("meta"):  # costs no memory, whatever the spec asks for
+            # check on the meta device first: a hostile spec must not allocate memory
+            with torch.device("meta"):
                 shell = from_spec(spec)
         except UsageError as error:
             raise InputError(f"{self.path}: its model cannot be built: {error}") from None
@@ -60,14 +61,14 @@ def write(
     classes: tuple[str, ...] = (),
     history: tuple[dict, ...] = (),
 ) -> str:
-    """Write a checkpoint, whole or not at all; `state` replaces the model's own tensors.
+    """Write a checkpoint, whole or not at all, and return its digest.
 
-    Returns the digest.
+    `state` replaces the tensors of the model, as with averaged weights.
     """
     arrays = to_arrays(state if state is not None else model.state_dict())
     cost = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model)}
     if objective is not None:
-        # what was learned; counters and memories are of the run and go with it
+        # parameters only: buffers such as counters and memories belong to the run
         arrays |= to_arrays(dict(objective.named_parameters()), OBJECTIVE)
         cost["objective_parameters"] = count_parameters(objective)
     meta = {
@@ -103,7 +104,7 @@ def read(path: str) -> Checkpoint:
 
 
 def check_meta(path: str, meta: dict[str, object]) -> None:
-    """Refuse what is not a checkpoint, or one of a newer format."""
+    """Raise InputError for what is no checkpoint, or one of a newer format."""
     version = meta.get("format_version")
     if "spec" not in meta or not isinstance(version, int):
         raise InputError(
@@ -114,37 +115,38 @@ def check_meta(path: str, meta: dict[str, object]) -> None:
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
-    """Strict load with a sentence instead of torch's listing."""
+    """Load all tensors, strictly. Raises InputError with one sentence, not torch's listing."""
     check_state(model, state, path)
     model.load_state_dict(state)
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
     """Raise InputError unless `state` has exactly the model's tensors."""
-    own = model.state_dict()
-    odd = sorted(k for k in own.keys() | state.keys() if _shape(own, k) != _shape(state, k))
+    expected = model.state_dict()
+    names = expected.keys() | state.keys()
+    odd = sorted(name for name in names if _shape(expected, name) != _shape(state, name))
     if odd:
         raise InputError(f"{path}: {len(odd)} tensors do not fit its own spec, such as {odd[0]}")
 
 
 def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
-    """Take from `state` what fits by name and shape, and say what did not.
+    """Load the tensors of `state` that fit by name and shape, and log which did not.
 
-    Raises InputError when less than half of the model is found.
+    Raises InputError when they fill less than half of the model.
     """
     backbone = getattr(model, "backbone", model)
     state = resample_positions(backbone, state, prefix="backbone.")
-    own = model.state_dict()
-    fits = {key: value for key, value in state.items() if _shape(own, key) == tuple(value.shape)}
-    report = LoadReport.compare(own, state, fits)
-    if len(fits) < LEAST_LOADED * len(own):
+    expected = model.state_dict()
+    fits = {name: v for name, v in state.items() if _shape(expected, name) == tuple(v.shape)}
+    report = LoadReport.compare(expected, state, fits)
+    if len(fits) < LEAST_LOADED * len(expected):
         raise InputError(f"{path}: does not fit the model: {report}")
     model.load_state_dict(fits, strict=False)
     logger.log(logging.WARNING if report.missing else logging.INFO, "%s: %s", path, report)
 
 
 def to_arrays(state: dict[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]:
-    """Tensors as numpy arrays; bfloat16, which numpy lacks, as float32."""
+    """Return tensors as numpy arrays; bfloat16, which numpy lacks, as float32."""
     return {
         prefix + key: (value.float() if value.dtype == torch.bfloat16 else value)
         .detach()

@@ -1,4 +1,17 @@
-"""The model: images -> backbone -> pooling -> projection -> unit vectors."""
+"""The model: images -> backbone -> pooling -> projection -> unit vectors.
+
+The chain with its shapes, for a ResNet-50 at 224 pixels with `projection=linear` and `dim=512`:
+
+    images                      [B, 3, 224, 224]   uint8
+    _maps: pixels, backbone     [B, 2048, 7, 7]    feature maps
+    _pool: before, pooling      [B, 2048]          pooled features, what `penultimate` returns
+    after                       [B, 512]           raw embeddings
+    forward                     [B, 512]           embeddings of unit length
+
+A projection acts either on the maps (`before`, a 1x1 convolution) or on the pooled features
+(`after`). A block on feature maps belongs in `_pool`, which every pass goes through: with and
+without a hook at a stage, to the embeddings and to the pooled features alone.
+"""
 
 import hashlib
 from collections import defaultdict
@@ -23,8 +36,8 @@ ImageBatch = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b
 class Embedder(nn.Module):
     """Images [B, 3, H, W], uint8 or float in 0..255, to embeddings [B, dim] in float32.
 
-    Images of unequal sizes come as a sequence of [3, H, W]; those of a size go through together.
-    Mean and standard deviation are taken off here, on the device, so that loaders move bytes.
+    Images of unequal sizes come as a sequence of [3, H, W]; those of one size are stacked for the
+    pass. Mean and standard deviation are applied here, on the device, so that loaders move bytes.
     With `spec.normalize` the embeddings have unit length.
     """
 
@@ -38,7 +51,7 @@ class Embedder(nn.Module):
         if spec.pooling == "flatten" and (spec.backbone != "pixels" or spec.projection == "conv"):
             raise UsageError("pooling flatten is for --arch pixels without a conv projection")
         self.pooling = components.load("poolings", spec.pooling, channels=spec.channels)
-        pooled = _pooled_length(spec.channels, spec.pooling, spec.crop)
+        pooled = _count_pooled_features(spec.channels, spec.pooling, spec.crop)
         projection = projections.create(spec.projection, channels=pooled, dim=spec.dim)
         self.before, self.after = projection.before, projection.after
         shape = (1, 3, 1, 1)
@@ -49,30 +62,33 @@ class Embedder(nn.Module):
     def forward(
         self, images: ImageBatch, *, raw: bool = False, tap: StageHook | None = None
     ) -> Tensor:
-        """Embeddings [B, dim], float32; `raw` leaves them as long as they are.
+        """Embed images, float32 [B, dim]; `raw` leaves out the unit length.
 
-        A `tap` listens at a stage, or replaces what comes by: no images are behind such values, so
-        the statistics of batch normalisation are not moved by them.
+        `tap` keeps the activations of a stage or replaces them. Replaced activations have no image
+        behind them, so the running statistics of batch normalisation stay as they are.
         """
-        made_up = tap is not None and tap.replacement is not None
-        with keep_statistics(self) if made_up else nullcontext():
-            vectors = self.after(self.penultimate(images, tap=tap)).float()
+        replaces = tap is not None and tap.replacement is not None
+        with keep_statistics(self) if replaces else nullcontext():
+            pooled = self.penultimate(images, tap=tap)
+            vectors = self.after(pooled).float()
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
     def penultimate(self, images: ImageBatch, *, tap: StageHook | None = None) -> Tensor:
-        """Pooled features before the projection [B, C], not normalised."""
+        """Return the pooled features before the projection [B, C], not normalised."""
         if not isinstance(images, Tensor):
             assert tap is None, "maps of unequal sizes are no single tensor"
-            return by_size(self.penultimate, images)
-        maps = self._maps(images) if tap is None else self._tapped_maps(images, tap)
-        return self.pooling(self.before(maps))
+            return apply_by_size(self.penultimate, images)
+        maps = self._maps(images) if tap is None else self._maps_through(images, tap)
+        return self._pool(maps)
 
     def _maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps of the backbone, [B, 3, H, W] -> [B, C, h, w]."""
         pixels = (images.float() - self.mean) * self.scale
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return backbones.feature_maps(self.backbone, pixels)
 
-    def _tapped_maps(self, images: Tensor, tap: StageHook) -> Tensor:
+    def _maps_through(self, images: Tensor, tap: StageHook) -> Tensor:
+        """Return the feature maps with the hook at its stage."""
         if tap.stage == stages.INPUT:
             return self._maps(tap.through(images))
         if tap.stage == stages.LAST:
@@ -80,9 +96,13 @@ class Embedder(nn.Module):
         with stages.attach(self.backbone, tap):
             return self._maps(images)
 
+    def _pool(self, maps: Tensor) -> Tensor:
+        """Pool feature maps, [B, C, h, w] -> [B, C]; blocks on the maps come first."""
+        return self.pooling(self.before(maps))
 
-def by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
-    """What `function` makes of images [3, H, W], stacked where their sizes are equal.
+
+def apply_by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
+    """Apply `function` to images [3, H, W], stacked where their sizes are equal.
 
     Rows are in the order of the images, and equal those of one image at a time up to rounding.
     """
@@ -90,8 +110,8 @@ def by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> T
     for row, image in enumerate(images):
         rows_of[image.shape].append(row)
     parts = [function(torch.stack([images[row] for row in rows])) for rows in rows_of.values()]
-    place = torch.tensor([row for rows in rows_of.values() for row in rows]).argsort()
-    return torch.cat(parts)[place.to(parts[0].device)]
+    order = torch.tensor([row for rows in rows_of.values() for row in rows]).argsort()
+    return torch.cat(parts)[order.to(parts[0].device)]
 
 
 def from_spec(spec: ModelSpec) -> Embedder:
@@ -111,11 +131,12 @@ def build(
     seed: int,
     keep_aspect: bool = False,
 ) -> Embedder:
-    """A new model: random from `seed`, then `weights` (a file, `timm`, or None) in the backbone.
+    """Build a new model: random from `seed`, then `weights` in the backbone.
 
-    `dim=None` keeps the pooled length. Sizes left out are the backbone's own, and a shorter side
-    of 8/7 of the crop, the field's 256 for 224. Raises UsageError where `keep_aspect` meets a
-    network for squares only.
+    `weights` is a file, `timm`, or None. `dim=None` keeps the length of the pooled features.
+    Without `image_size` the crop is as large as the backbone was designed for, without `resize` the
+    shorter side is 8/7 of the crop, the field's 256 for 224. Raises UsageError for names and
+    arguments that timm or a component refuses, and for `keep_aspect` with a network for squares.
     """
     if keep_aspect and resize is not None:
         raise UsageError("--resize is for centre crops; leave it out with --keep-aspect")
@@ -129,12 +150,12 @@ def build(
         channels=channels,
         pooling=components.parse("poolings", pooling).text,
         projection=projection,
-        dim=dim or _pooled_length(channels, pooling, crop),
+        dim=dim or _count_pooled_features(channels, pooling, crop),
         resize=crop if keep_aspect else resize or round(crop * 8 / 7),
         crop=crop,
         mean=mean,
         std=std,
-        # how timm resized for its weights; a network from scratch takes the faster way
+        # timm's weights expect timm's resizing; a network from scratch takes the faster one
         interpolation="bilinear" if weights is None else backbones.interpolation(arch),
         keep_aspect=keep_aspect,
     )
@@ -148,31 +169,32 @@ def build(
 
 @torch.no_grad()
 def _check_takes_any_shape(model: Embedder) -> None:
+    """Raise UsageError for a backbone that takes images of one shape only."""
     spec = model.spec
     try:
         with switch_to_eval(model):
             model(torch.zeros(1, 3, spec.crop, max(1, spec.crop * 3 // 4)))
-    except (AssertionError, RuntimeError):  # timm's own, in words of its own
+    except (AssertionError, RuntimeError):  # timm's networks refuse each in their way
         raise UsageError(
             f"{spec.backbone} takes images of one shape only; leave out --keep-aspect or use a "
             "convolutional --arch"
         ) from None
 
 
-def _pooled_length(channels: int, pooling: str, crop: int) -> int:
-    """The channels, unless the pooling keeps the positions of the raw pixels."""
+def _count_pooled_features(channels: int, pooling: str, crop: int) -> int:
+    """Return the length of the pooled features; only `flatten` keeps the positions."""
     flat = components.parse("poolings", pooling).name == "flatten"
     return channels * crop * crop if flat else channels
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers are learned."""
+    """Count the numbers that are learned."""
     return sum(p.numel() for p in model.parameters())
 
 
 @torch.no_grad()
 def count_multiply_adds(model: Embedder) -> int:
-    """Multiply-adds of one image at the model's own size."""
+    """Count the multiply-adds for one image of the model's size."""
     blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
     with switch_to_eval(model), FlopCounterMode(display=False) as counter:
         model(blank)
@@ -180,9 +202,17 @@ def count_multiply_adds(model: Embedder) -> int:
 
 
 def fingerprint(model: Embedder) -> str:
-    """sha256 of the weights, for models that were never a file (random or timm weights)."""
-    sha = hashlib.sha256(f"{model.spec.pooling} {model.spec.projection}".encode())
+    """Return the sha256 that names the vector space of a model without a file.
+
+    Hashed are the blocks behind the backbone and all weights, random or timm's.
+    """
+    sha = hashlib.sha256(_list_blocks(model.spec).encode())
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def _list_blocks(spec: ModelSpec) -> str:
+    """List the blocks behind the backbone; one that is absent must leave the text as it is."""
+    return f"{spec.pooling} {spec.projection}"

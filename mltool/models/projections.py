@@ -31,8 +31,9 @@ def _linear_bn(channels: int, dim: int) -> Projection:
 
 
 def _layernorm(channels: int, dim: int) -> Projection:
-    # ProxyNCA++: the normalisation has no parameters of its own
-    layers = nn.Sequential(nn.LayerNorm(channels, elementwise_affine=False), _square(channels, dim))
+    # ProxyNCA++: the normalisation has no parameters
+    norm = nn.LayerNorm(channels, elementwise_affine=False)
+    layers = nn.Sequential(norm, nn.Identity() if channels == dim else nn.Linear(channels, dim))
     return Projection(nn.Identity(), layers)
 
 
@@ -40,10 +41,6 @@ def _none(channels: int, dim: int) -> Projection:
     if dim != channels:
         raise UsageError(f"projection none keeps the {channels} channels; drop --dim {dim}")
     return Projection(nn.Identity(), nn.Identity())
-
-
-def _square(channels: int, dim: int) -> nn.Module:
-    return nn.Identity() if channels == dim else nn.Linear(channels, dim)
 
 
 PROJECTIONS: dict[str, Callable[[int, int], Projection]] = {
@@ -56,9 +53,9 @@ PROJECTIONS: dict[str, Callable[[int, int], Projection]] = {
 
 
 def create(name: str, *, channels: int, dim: int) -> Projection:
-    """One of PROJECTIONS. Raises UsageError for another name."""
+    """Build a projection by its name in PROJECTIONS. Raises UsageError for another name."""
     if name not in PROJECTIONS:
-        known = ", ".join(PROJECTIONS)
         near = suggest(name, list(PROJECTIONS))
-        raise UsageError(f"no projection {name!r}{near} (there are: {known})")
+        names = ", ".join(PROJECTIONS)
+        raise UsageError(f"no projection {name!r}{near} (there are: {names})")
     return PROJECTIONS[name](channels, dim)

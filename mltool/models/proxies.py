@@ -8,8 +8,8 @@ from torch.nn import functional
 class Proxies(nn.Module):
     """`per_class` proxies for each of `classes`, rows [classes * per_class, dim].
 
-    Rows are in class order with a class's proxies adjacent. Their direction alone matters: they
-    are normalised on the way out.
+    Rows are in class order with a class's proxies adjacent. Only the direction of a proxy counts:
+    `forward` gives unit vectors.
     """
 
     labels: Tensor  # [classes * per_class], the class of each row
@@ -23,5 +23,5 @@ class Proxies(nn.Module):
         self.register_buffer("labels", labels, persistent=False)
 
     def forward(self) -> Tensor:
-        """Unit proxies [classes * per_class, dim], float32."""
+        """Return unit proxies [classes * per_class, dim], float32."""
         return functional.normalize(self.weight.float())

@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A model ready to embed, and where it came from."""
+    """A model in evaluation mode, and its origin for the records."""
 
     model: Embedder
-    space: str  # names its vector space
-    inputs: tuple[tuple[str, str, str], ...]  # (option, path, digest) for the history
-    history: history.History
-    settings: dict[str, object]  # what the command line must say to get it again
+    space: str  # names the vector space: digest of the checkpoint, or fingerprint
+    inputs: tuple[tuple[str, str, str], ...]  # (option, path, digest)
+    history: history.History  # of the checkpoint
+    settings: dict[str, object]  # options that rebuild the model
 
 
 def open_model(
@@ -33,18 +33,18 @@ def open_model(
     seed: int,
     keep_aspect: bool = False,
 ) -> Source:
-    """Build the model that `text` names.
+    """Open the model that `text` names: a checkpoint by its path, or a backbone.
 
-    A path is a checkpoint. `timm:NAME` is a backbone with timm's weights, NAME one with `weights`
-    or else random from `seed`; its pooled features are the embedding. `pixels` is the image.
-    Raises InputError and UsageError.
+    `timm:NAME` is a backbone with timm's weights, NAME one with the file `weights`, or random from
+    `seed`; the embedding is its pooled features. `pixels` is the image as a vector. Raises
+    InputError for files that are no models, UsageError for options that do not fit together.
     """
     if text.endswith(".safetensors") or Path(text).is_file():
         if weights is not None or pooling is not None:
             raise UsageError("--weights and --pooling are for backbones; a checkpoint has its own")
         if keep_aspect:
             raise UsageError("--keep-aspect is for backbones; a checkpoint says itself")
-        return _from_checkpoint(text, image_size, resize)
+        return _open_checkpoint(text, image_size, resize)
     name = text.removeprefix("timm:")
     if name != text and weights is None:
         weights = "timm"
@@ -72,31 +72,32 @@ def open_model(
         "image_size": model.spec.crop,
         "seed": seed,
     }
-    # whole images have no shorter side of their own
+    # with --keep-aspect no shorter side is asked for: it follows from each image
     settings |= {"keep_aspect": True} if keep_aspect else {"resize": model.spec.resize}
-    given = [("model", text, space)]
+    inputs = [("model", text, space)]
     if weights is not None and weights != "timm":
-        given.append(("--weights", weights, history.digest_of_file(weights)))
+        inputs.append(("--weights", weights, history.digest_of_file(weights)))
     return Source(
         model=model.eval(),
         space=space,
-        inputs=tuple(given),
+        inputs=tuple(inputs),
         history=(),
         settings=settings,
     )
 
 
-def _from_checkpoint(path: str, image_size: int | None, resize: int | None) -> Source:
-    found = checkpoint.read(path)
-    spec = found.spec.resized(image_size, resize)
-    model = found.build_model(spec)
-    changed: dict[str, object] = {}
-    if spec != found.spec:
-        changed = {"image_size": spec.crop, "resize": spec.resize}
+def _open_checkpoint(path: str, image_size: int | None, resize: int | None) -> Source:
+    """Open a checkpoint, for images of another size if one is named."""
+    saved = checkpoint.read(path)
+    spec = saved.spec.resized(image_size, resize)
+    model = saved.build_model(spec)
+    settings: dict[str, object] = {}
+    if spec != saved.spec:
+        settings = {"image_size": spec.crop, "resize": spec.resize}
     return Source(
         model=model,
-        space=found.digest,
-        inputs=(("model", path, found.digest),),
-        history=found.history,
-        settings=changed,
+        space=saved.digest,
+        inputs=(("model", path, saved.digest),),
+        history=saved.history,
+        settings=settings,
     )

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from mltool.errors import InputError, UsageError
+from mltool.files.embeddings import METRICS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-METRICS = ("cosine", "euclidean", "dot")
 LARGEST = 2**20  # of any length or side: more is no model but an attack on the memory
 
 

@@ -24,7 +24,7 @@ class CRD(nn.Module):
         images: N; both memories hold one projected vector per image.
         generator: draws first weights, first memories and the negatives.
         dim: length of the projections v and memories m; both are linear and learned.
-        negatives: K, drawn for each image of the batch with replacement, m_0 being its own.
+        negatives: K, drawn for each image of the batch with replacement; m_0 is that of the image.
         temperature: T.
         momentum: of the memories, which take in the batch after the loss.
 
