@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool.errors import InputError, UsageError
 from mltool.exact.knn import Resources
-from mltool.exact.products import available
+from mltool.exact.products import list_precisions
 from mltool.files import atomic, embeddings, safe_h5, search_index, shards
 from mltool.files import hits as hit_files
 from mltool.files.concatenated_rows import release
@@ -133,7 +133,7 @@ def open_database(request: SearchRequest, *, images: bool = False) -> Database:
     )
     if search_index.is_index(request.db):
         return Database(request, search_index.read(request.db), resources)
-    available(resources.device)
+    list_precisions(resources.device)
     return Database(request, shards.open_many(shards.expand(request.db)), resources)
 
 

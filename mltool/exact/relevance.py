@@ -1,10 +1,31 @@
-"""Which gallery rows are relevant to which query, and their exact scores."""
+"""Say which gallery rows are relevant to which query, and score these exactly.
+
+The query has label 0, and so have the gallery rows a and c; row c is the query itself:
+
+>>> from mltool.exact.vector_set import make_vector_sets
+>>> queries, gallery = make_vector_sets(
+...     (np.array([[1.0]]), np.array([b"c"])),
+...     (np.array([[0.5], [0.75], [1.0]]), np.array([b"a", b"b", b"c"])),
+...     metric="dot",
+... )
+>>> relevance = Relevance(
+...     query_label_ids=np.array([0]), gallery_label_ids=np.array([0, 1, 0]),
+...     self_rows=np.array([2]), tie_order=gallery.tie_order(),
+... )
+>>> relevance.count_relevant().tolist()
+[1]
+>>> scores, tie_order = score_relevant(queries, gallery, relevance, np.array([1]))
+>>> scores.tolist(), tie_order.tolist()
+([0.5], [0])
+
+Threads: a Relevance never changes, so any number of threads may read it.
+"""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mltool.exact.blocks import blocks
+from mltool.exact.blocks import split_rows
 from mltool.exact.vector_set import VectorSet, score_table
 from mltool.files.concatenated_rows import release
 
@@ -14,52 +35,60 @@ TOUCHED = 128  # rows of a map read here and there, with all around them, until 
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """What is relevant to whom. Rows with the same code >= 0 are; `own` is left out."""
+    """What is relevant to whom: rows of the same label id >= 0, but never the query itself."""
 
-    query_codes: np.ndarray  # [Q] int32, -1 = nothing is relevant
-    gallery_codes: np.ndarray  # [N] int32, -1 = relevant to nobody
-    own: np.ndarray  # [Q] int64, the gallery row with the query's name, -1 = none
-    places: np.ndarray  # [N] int64, the order of ties
+    query_label_ids: np.ndarray  # [Q] int32, -1 = nothing is relevant
+    gallery_label_ids: np.ndarray  # [N] int32, -1 = relevant to nobody
+    self_rows: np.ndarray  # [Q] int64, the gallery row of the query itself, left out; -1 = none
+    tie_order: np.ndarray  # [N] int64, of two rows with equal scores the lower is the nearer
 
-    def counts(self) -> np.ndarray:
-        """Relevant rows of each query [Q], int64."""
-        known = self.gallery_codes[self.gallery_codes >= 0]
-        sizes = np.bincount(known, minlength=int(self.query_codes.max(initial=0)) + 1)
-        counts = np.where(self.query_codes >= 0, sizes[self.query_codes], 0)
-        with_own = np.flatnonzero((self.own >= 0) & (counts > 0))
-        counts[with_own] -= self.gallery_codes[self.own[with_own]] == self.query_codes[with_own]
+    def count_relevant(self) -> np.ndarray:
+        """Count the relevant rows of each query: [Q] int64."""
+        labelled = self.gallery_label_ids[self.gallery_label_ids >= 0]
+        sizes = np.bincount(labelled, minlength=int(self.query_label_ids.max(initial=0)) + 1)
+        counts = np.where(self.query_label_ids >= 0, sizes[self.query_label_ids], 0)
+        with_self = np.flatnonzero((self.self_rows >= 0) & (counts > 0))
+        self_label_ids = self.gallery_label_ids[self.self_rows[with_self]]
+        counts[with_self] -= self_label_ids == self.query_label_ids[with_self]
         return counts
 
-    def part(self, rows: slice) -> "Relevance":
-        """The same for some of the queries."""
-        return replace(self, query_codes=self.query_codes[rows], own=self.own[rows])
+    def view(self, rows: slice) -> "Relevance":
+        """Return the relevance to consecutive queries."""
+        return replace(
+            self, query_label_ids=self.query_label_ids[rows], self_rows=self.self_rows[rows]
+        )
 
 
-def relevant_scores(
+def score_relevant(
     queries: VectorSet, gallery: VectorSet, relevance: Relevance, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact scores and places of the relevant rows [P], best first within each query."""
-    by_code = np.argsort(relevance.gallery_codes, kind="stable")
-    codes = relevance.gallery_codes[by_code]
+    """Score the relevant rows of all queries exactly.
+
+    `counts` [Q] is how many each query has. Returns their scores and their tie order [P], the
+    queries one after the other, best first within each.
+    """
+    by_label = np.argsort(relevance.gallery_label_ids, kind="stable")
+    label_ids = relevance.gallery_label_ids[by_label]
     asking = np.flatnonzero(counts)
-    asking = asking[np.argsort(relevance.query_codes[asking], kind="stable")]
-    wanted, first = np.unique(relevance.query_codes[asking], return_index=True)
+    asking = asking[np.argsort(relevance.query_label_ids[asking], kind="stable")]
+    asked, first = np.unique(relevance.query_label_ids[asking], return_index=True)
     scores, owners, columns = [np.empty(0)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     touched = 0
-    for code, alike in zip(wanted, np.split(asking, first)[1:], strict=True):
-        low, high = np.searchsorted(codes, (code, code + 1))
-        members = by_code[low:high]
-        for part in blocks(len(alike), max(1, TABLE // len(members))):
-            table = score_table(queries, alike[part], gallery, members)
-            kept = members != relevance.own[alike[part]][:, None]
+    # a label at a time: all its queries with all its gallery rows make one table
+    for label_id, alike in zip(asked, np.split(asking, first)[1:], strict=True):
+        low, high = np.searchsorted(label_ids, (label_id, label_id + 1))
+        members = by_label[low:high]
+        for block in split_rows(len(alike), max(1, TABLE // len(members))):
+            table = score_table(queries, alike[block], gallery, members)
+            kept = members != relevance.self_rows[alike[block]][:, None]
             scores.append(table[kept])
-            owners.append(np.repeat(alike[part], kept.sum(axis=1)))
+            owners.append(np.repeat(alike[block], kept.sum(axis=1)))
             columns.append(np.broadcast_to(members, table.shape)[kept])
         touched += len(alike) + len(members)
         if touched > TOUCHED:
             release(queries.vectors)
             release(gallery.vectors)
             touched = 0
-    found, places = np.concatenate(scores), relevance.places[np.concatenate(columns)]
-    order = np.lexsort((places, -found, np.concatenate(owners)))
-    return found[order], places[order]
+    exact, tie_order = np.concatenate(scores), relevance.tie_order[np.concatenate(columns)]
+    order = np.lexsort((tie_order, -exact, np.concatenate(owners)))
+    return exact[order], tie_order[order]

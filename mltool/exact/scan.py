@@ -1,7 +1,27 @@
-"""Showing the scores of a tile to who wants them: mostly a few that pass a limit.
+"""Scan the scores of a tile and hand those that matter to a visitor: the contract of the two.
 
-A strip is multiplied, compared with the limits of its rows and of its columns, and forgotten while
-it is in a core's cache. Only strips of which much is wanted are shown whole.
+>>> scores = np.zeros((2, 20))
+>>> scores[0, 3], scores[1, 5], scores[1, 6] = 0.9, 0.8, 0.7
+>>> select_above(scores, np.array([[0.9], [0.75]]))  # one threshold a query
+Candidates(queries=array([0, 1]), columns=array([3, 5]), scores=array([0.9, 0.8]))
+>>> select_above(scores, np.array([[0.9], [0.65]])) is None  # 3 of 40 pass, more than DENSE
+True
+
+A strip of a tile is multiplied, compared with the thresholds and forgotten while it is in a core's
+cache. What the visitor sees of a tile whose queries are `rows`:
+
+1. `thresholds(rows, bound)` is called once, before the tile is scanned.
+2. A strip of which few scores pass is kept as `Candidates`. A strip of which many pass, or that
+   has a query without a threshold, goes whole to `accept_dense`, at once.
+3. After the last strip, `accept` gets the candidates, in ascending order of their queries.
+
+Where queries and gallery are one set, a tile serves its columns as queries too, with the scores
+transposed: their thresholds are asked for in step 1, their scores handed over after step 3.
+
+Threads: `accept` and `accept_dense` are called from many threads at a time, but never at a time for
+the same query, so a visitor that writes only what belongs to these queries needs no lock.
+`thresholds` is never called while the other two run. Thresholds only ever rise, and candidates may
+have passed a threshold of a while ago: a visitor checks them again before it believes them.
 """
 
 import itertools
@@ -11,18 +31,18 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mltool.exact.blocks import blocks
+from mltool.exact.blocks import split_rows
 from mltool.exact.error_bounds import Bound
 from mltool.exact.tile import Tile
 from mltool.exact.vector_set import VectorSet
 
 STRIP = 2**20  # scores that are multiplied and compared at a time
-WHOLE = 2**18  # scores that are shown whole at a time
-DENSE = 0.05  # part of a strip from which on it is shown whole
+DENSE_STRIP = 2**18  # scores that `accept_dense` gets at a time
+DENSE = 0.05  # share of a strip that passes from which on the strip is handed over whole
 
 
-class Found(NamedTuple):
-    """Scores that passed their query's limit."""
+class Candidates(NamedTuple):
+    """Approximate scores that reached their query's threshold."""
 
     queries: np.ndarray  # [n] rows, ascending
     columns: np.ndarray  # [n] rows of the gallery
@@ -30,22 +50,25 @@ class Found(NamedTuple):
 
 
 class Visitor(Protocol):
-    """Who looks at all scores of queries with a gallery. Different queries come in parallel."""
+    """What a scan hands scores to; the head of this file says when and from which threads."""
 
     queries: VectorSet
     gallery: VectorSet
 
-    def limits(self, rows: slice, bound: Bound) -> np.ndarray:
-        """For some queries the least approximate score [n] of interest; -inf: all are."""
+    def thresholds(self, rows: slice, bound: Bound) -> np.ndarray:
+        """Return for some queries the lowest approximate score [n] that matters; -inf: all do."""
 
-    def take(self, found: Found, bound: Bound) -> None:
-        """Scores that passed; they may have passed limits of a while ago."""
+    def accept(self, candidates: Candidates, bound: Bound) -> None:
+        """Take scores that reached a threshold."""
 
-    def visit(self, scores: np.ndarray, row: int, column: int, bound: Bound) -> None:
-        """A whole strip whose first query is `row`, first gallery row `column`; may overwrite."""
+    def accept_dense(self, scores: np.ndarray, row: int, column: int, bound: Bound) -> None:
+        """Take all scores [n, m] of the queries from `row` on with the gallery from `column` on.
+
+        The array may be overwritten.
+        """
 
 
-def show(
+def scan(
     visitor: Visitor,
     tile: Tile,
     rows: slice,
@@ -54,78 +77,94 @@ def show(
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> None:
-    """Show a tile for the queries `rows` and, if `both`, turned for the queries `columns` too."""
-    limits = visitor.limits(rows, tile.bound)
-    turned = visitor.limits(columns, tile.bound) if both else None
-    whole = turned is not None and bool(np.isneginf(turned).any())
+    """Scan a tile for the queries `rows` and, if `both`, for the queries `columns` too."""
+    thresholds = visitor.thresholds(rows, tile.bound)
+    transposed = visitor.thresholds(columns, tile.bound) if both else None
+    # one column without a threshold is enough to hand over all columns whole, below
+    if transposed is not None and np.isneginf(transposed).any():
+        transposed = None
 
-    def work(part: slice) -> tuple[Found | None, Found | None]:
-        scores = tile.rows(part)
+    def scan_strip(part: slice) -> tuple[Candidates | None, Candidates | None]:
+        """Return the candidates of the strip's rows and columns; None where there are too many."""
+        scores = tile.score_rows(part)
         row, column = rows.start + part.start, columns.start
-        below = None if turned is None or whole else _above(scores, turned[None, :])
-        if below is not None:
-            below = Found(below.columns + column, below.queries + row, below.scores)
-        beside = _above(scores, limits[part, None])
-        if beside is None:
-            for some in blocks(len(scores), max(1, WHOLE // scores.shape[1])):
-                visitor.visit(scores[some], row + some.start, column, tile.bound)
-            return None, below
-        return Found(beside.queries + row, beside.columns + column, beside.scores), below
+        # first the columns, because the visitor may overwrite the strip
+        column_hits = None if transposed is None else select_above(scores, transposed[None, :])
+        if column_hits is not None:
+            column_hits = Candidates(
+                column_hits.columns + column, column_hits.queries + row, column_hits.scores
+            )
+        row_hits = select_above(scores, thresholds[part, None])
+        if row_hits is not None:
+            row_hits = row_hits._replace(
+                queries=row_hits.queries + row, columns=row_hits.columns + column
+            )
+            return row_hits, column_hits
+        for some in split_rows(len(scores), max(1, DENSE_STRIP // scores.shape[1])):
+            visitor.accept_dense(scores[some], row + some.start, column, tile.bound)
+        return None, column_hits
 
     height = max(1, STRIP // max(1, columns.stop - columns.start))
-    found = list(pool.map(work, blocks(rows.stop - rows.start, height)))
-    _take(visitor, [beside for beside, _ in found], tile.bound, pool, threads)
+    hits = list(pool.map(scan_strip, split_rows(rows.stop - rows.start, height)))
+    _accept(visitor, [row_hits for row_hits, _ in hits], tile.bound, pool, threads)
     if not both:
         return
-    if whole or any(below is None for _, below in found):
-        _visit_columns(visitor, tile, rows, columns, pool)
+    if any(column_hits is None for _, column_hits in hits):
+        _accept_columns(visitor, tile, rows, columns, pool)
     else:
-        _take(visitor, [below for _, below in found], tile.bound, pool, threads)
+        _accept(visitor, [column_hits for _, column_hits in hits], tile.bound, pool, threads)
 
 
-def _above(scores: np.ndarray, limits: np.ndarray) -> Found | None:
-    """The scores [n, m] that reach the limits [n, 1] or [1, m]; None if they are very many."""
-    if np.isneginf(limits).any():
+def select_above(scores: np.ndarray, thresholds: np.ndarray) -> Candidates | None:
+    """Select the scores [n, m] that reach the thresholds [n, 1] or [1, m].
+
+    Returns None if more than the share DENSE of them do, or if a threshold is -inf.
+    """
+    if np.isneginf(thresholds).any():
         return None
-    least = np.nextafter(limits.astype(scores.dtype), -np.inf)
-    mask = scores >= least
+    # one step lower, because the conversion may have rounded a threshold up
+    lowest = np.nextafter(thresholds.astype(scores.dtype), -np.inf)
+    mask = scores >= lowest
     if np.count_nonzero(mask) > DENSE * mask.size:
         return None
     flat = np.flatnonzero(mask)
-    return Found(*np.divmod(flat, scores.shape[1]), scores.ravel()[flat])
+    return Candidates(*np.divmod(flat, scores.shape[1]), scores.ravel()[flat])
 
 
-def _take(
+def _accept(
     visitor: Visitor,
-    found: Sequence[Found | None],
+    hits: Sequence[Candidates | None],
     bound: Bound,
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> None:
-    """Let `visitor` take what was found, different queries in parallel."""
-    some = [part for part in found if part is not None]
-    if not sum(len(part.queries) for part in some):
+    """Let `visitor` accept the candidates of all strips, different queries in parallel."""
+    non_empty = [strip for strip in hits if strip is not None]
+    if not sum(len(strip.queries) for strip in non_empty):
         return
-    queries, columns, scores = (np.concatenate(arrays) for arrays in zip(*some, strict=True))
+    queries, columns, scores = (np.concatenate(arrays) for arrays in zip(*non_empty, strict=True))
     order = np.argsort(queries, kind="stable")
-    one = Found(queries[order], columns[order], scores[order])
-    list(pool.map(lambda part: visitor.take(part, bound), _shares(one, threads)))
+    merged = Candidates(queries[order], columns[order], scores[order])
+    list(pool.map(lambda share: visitor.accept(share, bound), _deal(merged, threads)))
 
 
-def _shares(found: Found, number: int) -> Iterator[Found]:
-    """About equal parts with all of a query's scores in one of them."""
-    middles = np.arange(1, number) * len(found.queries) // number
-    cuts = np.searchsorted(found.queries, found.queries[middles])
-    for start, stop in itertools.pairwise([0, *cuts.tolist(), len(found.queries)]):
+def _deal(candidates: Candidates, number: int) -> Iterator[Candidates]:
+    """Yield at most `number` shares of about equal size; a query's candidates stay together."""
+    middles = np.arange(1, number) * len(candidates.queries) // number
+    cuts = np.searchsorted(candidates.queries, candidates.queries[middles])
+    for start, stop in itertools.pairwise([0, *cuts.tolist(), len(candidates.queries)]):
         if start < stop:
-            yield Found(*(array[start:stop] for array in found))
+            yield Candidates(*(array[start:stop] for array in candidates))
 
 
-def _visit_columns(
+def _accept_columns(
     visitor: Visitor, tile: Tile, rows: slice, columns: slice, pool: ThreadPoolExecutor
 ) -> None:
-    def work(part: slice) -> None:
-        visitor.visit(tile.columns(part), columns.start + part.start, rows.start, tile.bound)
+    """Let `visitor` accept all columns of a tile whole, as queries."""
 
-    height = max(1, WHOLE // max(1, rows.stop - rows.start))
-    list(pool.map(work, blocks(columns.stop - columns.start, height)))
+    def accept_strip(part: slice) -> None:
+        transposed = tile.score_columns(part)
+        visitor.accept_dense(transposed, columns.start + part.start, rows.start, tile.bound)
+
+    height = max(1, DENSE_STRIP // max(1, rows.stop - rows.start))
+    list(pool.map(accept_strip, split_rows(columns.stop - columns.start, height)))

@@ -1,20 +1,36 @@
-"""A tile: the approximate scores of some rows of two sides, given strip by strip."""
+"""A tile: the approximate scores of a block of queries with a block of gallery rows.
+
+A tile of 2 queries and 3 gallery rows gives its scores strip by strip, a strip being a few of its
+rows, or a few of its columns, transposed:
+
+>>> products = np.array([[0.9, 0.2, 0.1], [0.3, 0.8, 0.4]])
+>>> left, right = Operand(None, np.ones(2), 0.0), Operand(None, np.ones(3), 0.0)
+>>> tile = ComputedTile(products, left, right, "cosine", Bound(0.0, 0.0))
+>>> tile.score_rows(slice(1, 2)).tolist()
+[[0.3, 0.8, 0.4]]
+>>> tile.score_columns(slice(0, 2)).tolist()
+[[0.9, 0.3], [0.2, 0.8]]
+
+Threads: several threads ask for strips of one tile at a time. Every strip is asked for as rows
+exactly once, and all of them before any is asked for as columns. The thread that asked may
+overwrite a strip, which lives until that thread asks for its next one.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from mltool.exact.blocks import blocks
-from mltool.exact.error_bounds import Bound, Precision, bound_of
+from mltool.exact.blocks import split_rows
+from mltool.exact.error_bounds import Bound, Precision, compute_bound
 from mltool.exact.vector_set import VectorSet
 
-SQUARE = 64  # side of the squares in which a block is transposed: fewer pages than a TLB holds
+TRANSPOSED = 64  # side of the squares that are transposed at a time: fewer pages than a TLB holds
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """Rows ready to be multiplied."""
+    """A block of rows, rounded and ready to be multiplied."""
 
     data: object  # [n, D] a numpy array or a torch tensor
     squares: np.ndarray  # [n] float64 squared norms, used for euclidean scores
@@ -22,54 +38,55 @@ class Operand:
 
 
 class Tile(Protocol):
-    """Approximate scores [n, m] of two operands, given strip by strip.
-
-    Every strip is asked for as rows once, before any is asked for as columns. Strips may be
-    overwritten, and live until their thread asks for the next.
-    """
+    """Approximate scores [n, m] of two operands; see the head of this file for the order of use."""
 
     @property
     def bound(self) -> Bound:
         """How far the scores may lie from the exact ones."""
 
-    def rows(self, part: slice) -> np.ndarray:
-        """Scores [n of the part, m]."""
+    def score_rows(self, part: slice) -> np.ndarray:
+        """Return the scores [p, m] of some rows."""
 
-    def columns(self, part: slice) -> np.ndarray:
-        """Scores of all rows with some columns, transposed [m of the part, n]."""
+    def score_columns(self, part: slice) -> np.ndarray:
+        """Return the scores of some columns with all rows, transposed [p, n]."""
 
 
 @dataclass(frozen=True, eq=False)
-class WholeTile:
-    """A tile whose products are there; strips of rows are views of them."""
+class ComputedTile:
+    """A tile whose products are all computed; strips of rows are views of them."""
 
-    scores: np.ndarray  # [n, m]
+    scores: np.ndarray  # [n, m] products; a strip of rows turns its part into scores, in place
     left: Operand
     right: Operand
-    side: VectorSet
+    metric: str
     bound: Bound
 
-    def rows(self, part: slice) -> np.ndarray:
+    def score_rows(self, part: slice) -> np.ndarray:
+        """Return the scores [p, m] of some rows, a view."""
         strip = self.scores[part]
-        if self.side.metric == "euclidean":
+        if self.metric == "euclidean":
             to_distances(strip, self.left.squares[part], self.right.squares)
         return strip
 
-    def columns(self, part: slice) -> np.ndarray:
-        turned = np.empty((part.stop - part.start, len(self.scores)), self.scores.dtype)
-        for square in blocks(len(self.scores), SQUARE):
-            turned[:, square] = self.scores[square, part].T
-        return turned
+    def score_columns(self, part: slice) -> np.ndarray:
+        """Return the scores of some columns with all rows, transposed [p, n], a copy."""
+        transposed = np.empty((part.stop - part.start, len(self.scores)), self.scores.dtype)
+        for square in split_rows(len(self.scores), TRANSPOSED):
+            transposed[:, square] = self.scores[square, part].T
+        return transposed
 
 
 def to_distances(scores: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
-    """Turn products [n, m] into minus the squared distances, in place."""
+    """Turn products [n, m] into minus the squared distances, in place.
+
+    `left` [n] and `right` [m] are the squared norms of the rows.
+    """
     scores *= 2.0
     scores -= left[:, None].astype(scores.dtype)
     scores -= right.astype(scores.dtype)
 
 
-def bound_between(precision: Precision, left: Operand, right: Operand, side: VectorSet) -> Bound:
-    """How far the scores of two operands may lie from the exact ones."""
-    dim, metric = side.dim, side.metric
-    return bound_of(precision, left.residual, right.residual, dim=dim, metric=metric)
+def bound_products(precision: Precision, left: Operand, right: Operand, rows: VectorSet) -> Bound:
+    """Bound the error of the scores of two operands, compared by the metric of `rows`."""
+    dim, metric = rows.dim, rows.metric
+    return compute_bound(precision, left.residual, right.residual, dim=dim, metric=metric)

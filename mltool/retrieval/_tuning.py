@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mltool.exact.vector_set import make_vector_sets, public, score_pairs
+from mltool.exact.vector_set import make_vector_sets, score_pairs, to_user_units
 from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.retrieval.neighbours import nearest
@@ -66,7 +66,9 @@ def _reaching(
     both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
     left, right = make_vector_sets(*both, metric=queries.metric)
     asking = np.repeat(np.arange(len(found)), found.shape[1])
-    scores = public(score_pairs(left, asking, right, place.ravel()), right).reshape(found.shape)
+    scores = to_user_units(score_pairs(left, asking, right, place.ravel()), right).reshape(
+        found.shape
+    )
     return int(np.count_nonzero((scores >= least[:, None]) & (found >= 0)))
 
 

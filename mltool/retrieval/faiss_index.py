@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mltool.errors import InputError, NotFiniteError, UsageError
-from mltool.exact.blocks import blocks
+from mltool.exact.blocks import split_rows
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
@@ -169,7 +169,7 @@ def _check(parts: Sequence[Embeddings]) -> None:
 def _prepared_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
     first = 0
     for part in parts:
-        for rows in blocks(len(part), ADDED):
+        for rows in split_rows(len(part), ADDED):
             yield first + rows.start, prepare(part.vectors[rows], part.metric)
             release(part.vectors)
         first += len(part)

@@ -1,6 +1,6 @@
 """The nearest gallery rows of queries, from embeddings (exact) or from an index."""
 
-from mltool.exact.knn import Neighbors, Resources, neighbors
+from mltool.exact.knn import Neighbors, Resources, find_neighbors
 from mltool.files.embeddings import Embeddings
 from mltool.files.hits import Hits
 from mltool.retrieval.query_gallery import as_vector_sets, check_comparable, own_rows
@@ -39,4 +39,4 @@ def nearest(
     """Like `search`, but row numbers for names, and the models are not compared."""
     left, right = as_vector_sets(queries, gallery)
     own = None if keep_self else own_rows(left.names, None if gallery is None else right.names)
-    return neighbors(left, right, k=k, own=own, resources=resources or Resources())
+    return find_neighbors(left, right, k=k, self_rows=own, resources=resources or Resources())

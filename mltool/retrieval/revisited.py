@@ -81,12 +81,14 @@ def evaluate(
     ]
     ranked = gallery if distractors is None else _with(gallery, distractors, any_model)
     left, right = as_vector_sets(queries, ranked)
-    relevance = Relevance(*_groups(answers, len(ranked)), np.full(len(queries), -1), right.places())
+    relevance = Relevance(
+        *_groups(answers, len(ranked)), np.full(len(queries), -1), right.tie_order()
+    )
     resources = resources or knn.Resources()
     if resources.precision == "auto":  # queries are few, so products are cheap and doubts are not
         resources = replace(resources, precision="float64")
-    found = knn.ranks(left, right, relevance, resources=resources)
-    per_query, tied = _score(found, answers, np.argsort(relevance.places))
+    found = knn.rank_relevant(left, right, relevance, resources=resources)
+    per_query, tied = _score(found, answers, np.argsort(relevance.tie_order))
     counts = _counts(per_query, len(gallery), len(ranked) - len(gallery))
     relevant = np.array([len(answer["easy"]) + len(answer["hard"]) for answer in answers])
     means = {name: _mean(values) for name, values in per_query.items()}
@@ -158,7 +160,7 @@ def _score(
     for part in found:
         for number, (start, stop) in enumerate(itertools.pairwise(part.starts.tolist())):
             query, inside = part.first + number, slice(start, stop)
-            kinds = _kinds(answers[query], row_at[part.places[inside]])
+            kinds = _kinds(answers[query], row_at[part.tie_order[inside]])
             for name, value in _values(kinds, part.ranks[inside]).items():
                 per_query[name][query] = value
             tied += _is_tied(kinds, part.scores[inside], part.tied[inside])

@@ -9,7 +9,7 @@ import numpy as np
 from mltool.clusterers.kmeans import kmeans
 from mltool.components import suggest
 from mltool.errors import UsageError
-from mltool.exact.knn import Ranks, Resources, ranks
+from mltool.exact.knn import Ranks, Resources, rank_relevant
 from mltool.exact.relevance import Relevance
 from mltool.files.embeddings import Embeddings
 from mltool.retrieval import clustering
@@ -69,12 +69,14 @@ def evaluate(
     left, right = as_vector_sets(queries, gallery)
     own = own_rows(queries.names, None if gallery is None else gallery.names)
     own = np.full(len(queries), -1) if keep_self else own
-    relevance = Relevance(query_codes, gallery_codes, own, right.places())
-    relevant = relevance.counts()
+    relevance = Relevance(query_codes, gallery_codes, own, right.tie_order())
+    relevant = relevance.count_relevant()
     found: Iterable[Ranks] = ()
     if ranking:
         deepest = np.max([depth(name, relevant, len(right)) for name in ranking], axis=0)
-        found = ranks(left, right, relevance, depth=deepest, resources=resources or Resources())
+        found = rank_relevant(
+            left, right, relevance, depth=deepest, resources=resources or Resources()
+        )
     per_query, tied = _score(found, ranking, len(queries))
     counts = _counts(relevance, relevant, tied)
     _warn(counts)
@@ -116,12 +118,12 @@ def by_class(report: Report) -> tuple[list[str], np.ndarray, dict[str, np.ndarra
 
 
 def _counts(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, int]:
-    codes = relevance.query_codes
+    codes = relevance.query_label_ids
     return {
         "queries": len(codes),
         "without_positives": int(np.count_nonzero(relevant == 0)),
-        "gallery": len(relevance.gallery_codes),
-        "self_removed": int(np.count_nonzero(relevance.own >= 0)),
+        "gallery": len(relevance.gallery_label_ids),
+        "self_removed": int(np.count_nonzero(relevance.self_rows >= 0)),
         "ties": tied,
         "classes": len(np.unique(codes[codes >= 0])),
     }
@@ -149,7 +151,7 @@ def _score(
     for part in found:
         tied += len(np.unique(np.searchsorted(part.starts, np.flatnonzero(part.tied), "right")))
         for rows in _alike(np.diff(part.starts)):
-            padded, relevant = part.padded(rows)
+            padded, relevant = part.pad(rows)
             for name in names:
                 values[name][part.first + rows] = find(name)(padded, relevant)
     return values, tied

@@ -19,7 +19,7 @@ import _report
 import numpy as np
 
 from mltool.exact import knn, products
-from mltool.exact.blocks import blocks
+from mltool.exact.blocks import split_rows
 from mltool.exact.error_bounds import Precision
 from mltool.exact.relevance import Relevance
 from mltool.exact.vector_set import VectorSet, make_vector_sets
@@ -32,7 +32,7 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
     labels = _clustered.labels_of(rows, max(1, rows // 5)).astype(np.int32)
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((labels.max() + 1, dim), np.float32)[labels]
-    for part in blocks(rows, 2**16):
+    for part in split_rows(rows, 2**16):
         vectors[part] += noise * generator.standard_normal(vectors[part].shape, np.float32)
     names = np.char.mod("%08d", np.arange(rows)).astype("S")
     return make_vector_sets((vectors, names), None, metric="cosine")[0], labels
@@ -40,9 +40,11 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
 
 def product(queries: VectorSet, gallery: VectorSet, precision: Precision) -> Callable[[], object]:
     """The bare products of all pairs of rows, by all cores, into memory that is used again."""
-    arithmetic = products.products_of(precision, "cpu")
-    left = [arithmetic.operand(queries, rows).data for rows in blocks(len(queries), BLOCK)]
-    right = [arithmetic.operand(gallery, rows).data for rows in blocks(len(gallery), BLOCK)]
+    arithmetic = products.make_products(precision, "cpu")
+    left = [arithmetic.make_operand(queries, rows).data for rows in split_rows(len(queries), BLOCK)]
+    right = [
+        arithmetic.make_operand(gallery, rows).data for rows in split_rows(len(gallery), BLOCK)
+    ]
     if precision == "bfloat16":
         import torch
 
@@ -68,19 +70,19 @@ def product(queries: VectorSet, gallery: VectorSet, precision: Precision) -> Cal
 def compare(given: argparse.Namespace) -> None:
     """Search and ranks in each precision against the bare product."""
     side, labels = side_of(given.rows, given.dim, given.noise)
-    apart = side.part(slice(0, len(side)))
-    own = np.arange(len(side))
-    relevance = Relevance(labels, labels, own, side.places())
-    depth = np.maximum(relevance.counts(), 10)
+    apart = side.view(slice(0, len(side)))
+    self_rows = np.arange(len(side))
+    relevance = Relevance(labels, labels, self_rows, side.tie_order())
+    depth = np.maximum(relevance.count_relevant(), 10)
     flops = 2.0 * len(side) ** 2 * side.dim
-    for precision in products.available("cpu")[1:]:
+    for precision in products.list_precisions("cpu")[1:]:
         resources = knn.Resources(precision=precision)
 
         def search(other: VectorSet, resources: knn.Resources = resources) -> object:
-            return knn.neighbors(side, other, k=10, own=own, resources=resources)
+            return knn.find_neighbors(side, other, k=10, self_rows=self_rows, resources=resources)
 
         def rank(other: VectorSet, resources: knn.Resources = resources) -> object:
-            return list(knn.ranks(side, other, relevance, depth=depth, resources=resources))
+            return list(knn.rank_relevant(side, other, relevance, depth=depth, resources=resources))
 
         cases: dict[str, Callable[[], object]] = {
             "search, queries and gallery": lambda search=search: search(apart),
@@ -104,10 +106,10 @@ def grow(given: argparse.Namespace) -> None:
     """1,000 queries among more and more rows; the precision is chosen by the search itself."""
     for rows in given.growth:
         gallery, _ = side_of(rows, given.dim, given.noise)
-        queries = gallery.part(slice(0, 1000))
+        queries = gallery.view(slice(0, 1000))
         taken = _report.seconds(
-            lambda queries=queries, gallery=gallery: knn.neighbors(
-                queries, gallery, k=10, own=None, resources=knn.Resources()
+            lambda queries=queries, gallery=gallery: knn.find_neighbors(
+                queries, gallery, k=10, self_rows=None, resources=knn.Resources()
             )
         )
         fields = _arguments.facts(given) | {"seconds": round(taken, 3)}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mltool.errors import InputError, ResourceError, UsageError
-from mltool.exact import knn, placing, products, scan, sweep, top_k
+from mltool.exact import knn, products, query_block, scan, sweep, top_k
 from mltool.exact.knn import Resources
 from mltool.exact.relevance import Relevance
 from mltool.exact.vector_set import make_vector_sets, score_pairs, score_table
@@ -64,7 +64,7 @@ def brute_ranks(orders, query_codes, gallery_codes):
 
 def found_ranks(queries, gallery, relevance, **options):
     resources = Resources(threads=2, **options)
-    parts = list(knn.ranks(queries, gallery, relevance, resources=resources))
+    parts = list(knn.rank_relevant(queries, gallery, relevance, resources=resources))
     ranks = [
         part.ranks[a:b].tolist()
         for part in parts
@@ -84,7 +84,7 @@ def cut(request, monkeypatch):
     block, strip, dense = request.param
     monkeypatch.setattr(sweep, "BLOCKS", (block,))
     monkeypatch.setattr(scan, "STRIP", strip)
-    monkeypatch.setattr(scan, "WHOLE", strip // 2)
+    monkeypatch.setattr(scan, "DENSE_STRIP", strip // 2)
     monkeypatch.setattr(scan, "DENSE", dense)
 
 
@@ -95,11 +95,11 @@ def test_all_against_all(kind, metric, precision, cut):
     side, labels = problem(kind, metric, seed=KINDS.index(kind))
     own = np.arange(len(side))
     orders, scores = brute(side, side, own)
-    relevance = Relevance(labels, labels, own, side.places())
+    relevance = Relevance(labels, labels, own, side.tie_order())
     expected = brute_ranks(orders, labels, labels)
     once, tied = found_ranks(side, side, relevance, precision=precision)
     assert once == expected
-    both = found_ranks(side, side.part(slice(None)), relevance, precision=precision)
+    both = found_ranks(side, side.view(slice(None)), relevance, precision=precision)
     assert both == (expected, tied)
     assert tied == [
         any(
@@ -111,13 +111,13 @@ def test_all_against_all(kind, metric, precision, cut):
         for row, order in enumerate(orders)
     ]
     for k in (1, 5, 60):
-        found = knn.neighbors(
-            side, side, k=k, own=own, resources=Resources(precision=precision, threads=2)
+        found = knn.find_neighbors(
+            side, side, k=k, self_rows=own, resources=Resources(precision=precision, threads=2)
         )
         for row, order in enumerate(orders):
             wanted = order[:k]
             assert found.rows[row].tolist() == wanted + [-1] * (k - len(wanted))
-            exact = knn.public(scores[row, wanted], side)
+            exact = knn.to_user_units(scores[row, wanted], side)
             np.testing.assert_array_equal(found.scores[row, : len(wanted)], exact)
 
 
@@ -135,7 +135,7 @@ def test_queries_against_gallery(metric, seed, kind, dtype):
     lookup = {name: row for row, name in enumerate(names[1].tolist())}
     own = np.array([lookup.get(name, -1) for name in names[0].tolist()])
     orders, _ = brute(queries, gallery, own)
-    relevance = Relevance(codes[0], codes[1], own, gallery.places())
+    relevance = Relevance(codes[0], codes[1], own, gallery.tie_order())
     for dense in (-1.0, 2.0):  # always sorted, never sorted
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scan, "DENSE", dense)
@@ -144,11 +144,15 @@ def test_queries_against_gallery(metric, seed, kind, dtype):
 
 def test_a_small_depth_keeps_the_ranks_above_it():
     side, labels = problem("copies", "cosine", seed=3, count=200)
-    relevance = Relevance(labels, labels, np.arange(200), side.places())
-    full = next(iter(knn.ranks(side, side, relevance, resources=Resources())))
+    relevance = Relevance(labels, labels, np.arange(200), side.tie_order())
+    full = next(iter(knn.rank_relevant(side, side, relevance, resources=Resources())))
     for depth in (1, 5, 50):
         part = next(
-            iter(knn.ranks(side, side, relevance, depth=np.full(200, depth), resources=Resources()))
+            iter(
+                knn.rank_relevant(
+                    side, side, relevance, depth=np.full(200, depth), resources=Resources()
+                )
+            )
         )
         inside = full.ranks < depth
         np.testing.assert_array_equal(part.ranks[inside], full.ranks[inside])
@@ -157,17 +161,17 @@ def test_a_small_depth_keeps_the_ranks_above_it():
 
 def test_little_memory_only_cuts_the_work(monkeypatch):
     side, labels = problem("integers", "cosine", seed=4, count=300)
-    relevance = Relevance(labels, labels, np.arange(300), side.places())
+    relevance = Relevance(labels, labels, np.arange(300), side.tie_order())
     expected = found_ranks(side, side, relevance)
     monkeypatch.setattr(knn, "RELEVANT_BYTES", 2**20)
-    monkeypatch.setattr(knn, "KEPT_BYTES", 2**20)
+    monkeypatch.setattr(knn, "NEIGHBOR_BYTES", 2**20)
     little = Resources(max_memory=2**26, threads=1)
-    parts = list(knn.ranks(side, side, relevance, resources=little))
+    parts = list(knn.rank_relevant(side, side, relevance, resources=little))
     assert len(parts) > 10
     starts = [part.ranks[a:b].tolist() for part in parts for a, b in _pairs(part.starts)]
     assert starts == expected[0]
-    one = knn.neighbors(side, side, k=3, own=np.arange(300), resources=little)
-    two = knn.neighbors(side, side, k=3, own=np.arange(300), resources=Resources())
+    one = knn.find_neighbors(side, side, k=3, self_rows=np.arange(300), resources=little)
+    two = knn.find_neighbors(side, side, k=3, self_rows=np.arange(300), resources=Resources())
     np.testing.assert_array_equal(one.rows, two.rows)
 
 
@@ -177,13 +181,13 @@ def _pairs(starts):
 
 def test_rows_in_several_places_are_one_side():
     side, labels = problem("copies", "cosine", seed=12, count=90)
-    relevance = Relevance(labels, labels, np.arange(90), side.places())
+    relevance = Relevance(labels, labels, np.arange(90), side.tie_order())
     cuts = [side.vectors[:1], side.vectors[1:40], side.vectors[40:40], side.vectors[40:]]
     other, _ = make_vector_sets((ConcatenatedRows(cuts), side.names), None, metric="cosine")
     np.testing.assert_array_equal(other.keys, side.keys)
     assert found_ranks(other, other, relevance) == found_ranks(side, side, relevance)
     one, two = (
-        knn.neighbors(a.part(slice(20, 60)), a, k=4, own=None, resources=Resources())
+        knn.find_neighbors(a.view(slice(20, 60)), a, k=4, self_rows=None, resources=Resources())
         for a in (side, other)
     )
     np.testing.assert_array_equal(one.rows, two.rows)
@@ -193,7 +197,7 @@ def test_rows_in_several_places_are_one_side():
 def test_too_little_memory_says_how_much():
     side, _ = problem("random", "cosine", seed=0, count=50)
     with pytest.raises(ResourceError, match=r"at least \d+ MiB; raise --max-memory"):
-        knn.neighbors(side, side, k=1, own=None, resources=Resources(max_memory=1000))
+        knn.find_neighbors(side, side, k=1, self_rows=None, resources=Resources(max_memory=1000))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -205,18 +209,18 @@ def test_the_error_bound_holds(metric, precision):
         tables[1][:20] = tables[0][:20]
         names = np.array([f"{n:02d}" for n in range(60)], "S")
         queries, gallery = make_vector_sets((tables[0], names), (tables[1], names), metric=metric)
-        arithmetic = products.products_of(precision, "cpu")
-        left, right = (arithmetic.operand(side, slice(0, 60)) for side in (queries, gallery))
-        tile = arithmetic.tile(left, right, gallery)
-        bound, scores = tile.bound, tile.rows(slice(0, 60)).copy()
-        np.testing.assert_allclose(tile.columns(slice(0, 60)).T, scores, atol=1e-6)
+        arithmetic = products.make_products(precision, "cpu")
+        left, right = (arithmetic.make_operand(side, slice(0, 60)) for side in (queries, gallery))
+        tile = arithmetic.multiply(left, right, gallery)
+        bound, scores = tile.bound, tile.score_rows(slice(0, 60)).copy()
+        np.testing.assert_allclose(tile.score_columns(slice(0, 60)).T, scores, atol=1e-6)
         exact = score_table(queries, np.arange(60), gallery, np.arange(60))
         error = np.abs(scores - exact)
-        assert (error <= bound.around(exact)).all()
+        assert (error <= bound.max_error(exact)).all()
         assert error.max() > 0
         # and is not so wide that it decides nothing
         assert (
-            bound.around(exact).max()
+            bound.max_error(exact).max()
             < {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1}[precision]
         )
 
@@ -254,7 +258,7 @@ def test_scores_are_those_of_the_definition():
     }
     for metric, scores in expected.items():
         queries, gallery = make_vector_sets((a, names), (b, names), metric=metric)
-        found = knn.neighbors(queries, gallery, k=5, own=None, resources=Resources())
+        found = knn.find_neighbors(queries, gallery, k=5, self_rows=None, resources=Resources())
         np.testing.assert_allclose(found.scores, -np.sort(-scores), rtol=1e-12)
 
 
@@ -267,7 +271,7 @@ def test_permuting_scaling_and_rotating_change_nothing():
     def per_name(table, order):
         side, _ = make_vector_sets((table[order], names[order]), None, metric="cosine")
         codes = labels[order]
-        relevance = Relevance(codes, codes, np.arange(120), side.places())
+        relevance = Relevance(codes, codes, np.arange(120), side.tie_order())
         found, _ = found_ranks(side, side, relevance)
         return dict(zip(names[order].tolist(), found, strict=True))
 
@@ -282,7 +286,7 @@ def test_permuting_scaling_and_rotating_change_nothing():
 def test_a_query_does_not_find_itself_among_its_copies():
     names = np.array(["a", "b", "c"], "S")
     side, _ = make_vector_sets((np.ones((3, 4), np.float32), names), None, metric="cosine")
-    found = knn.neighbors(side, side, k=2, own=np.arange(3), resources=Resources())
+    found = knn.find_neighbors(side, side, k=2, self_rows=np.arange(3), resources=Resources())
     assert found.rows.tolist() == [[1, 2], [0, 2], [0, 1]]
 
 
@@ -294,7 +298,7 @@ def test_equal_rows_are_not_scored_pair_by_pair(distinct, monkeypatch):
         scored.append(len(query_rows))
         return score_pairs(queries, query_rows, gallery, gallery_rows)
 
-    monkeypatch.setattr(placing, "score_pairs", counting)
+    monkeypatch.setattr(query_block, "score_pairs", counting)
     monkeypatch.setattr(top_k, "score_pairs", counting)
     rng = np.random.default_rng(11)
     vectors = rng.standard_normal((distinct, 8)).astype(np.float32)
@@ -302,19 +306,19 @@ def test_equal_rows_are_not_scored_pair_by_pair(distinct, monkeypatch):
     names = np.array([f"{n:04d}".encode() for n in rng.permutation(count)], "S")
     side, _ = make_vector_sets((vectors, names), None, metric="cosine")
     labels = rng.integers(0, count // 5, count).astype(np.int32)
-    relevance = Relevance(labels, labels, np.arange(count), side.places())
+    relevance = Relevance(labels, labels, np.arange(count), side.tie_order())
     found, tied = found_ranks(side, side, relevance)
     assert sum(scored) < 10 * count  # of count**2 pairs, nearly all of them ties if distinct is 1
     for row in (0, 7, 3999):
-        orders, scores = brute(side.part(slice(row, row + 1)), side, [row])
+        orders, scores = brute(side.view(slice(row, row + 1)), side, [row])
         assert found[row] == brute_ranks(orders, labels[row : row + 1], labels)[0]
         relevant = labels == labels[row]
         relevant[row] = False
         assert tied[row] == bool(np.isin(scores[0, relevant], scores[0, ~relevant]).any())
     scored.clear()
-    found = knn.neighbors(side, side, k=5, own=np.arange(count), resources=Resources())
+    found = knn.find_neighbors(side, side, k=5, self_rows=np.arange(count), resources=Resources())
     assert sum(scored) < 40 * count
-    orders, _ = brute(side.part(slice(9, 10)), side, [9])
+    orders, _ = brute(side.view(slice(9, 10)), side, [9])
     assert found.rows[9].tolist() == orders[0][:5]
 
 
@@ -338,30 +342,30 @@ def test_empty_sides():
     some = np.ones((2, 3), np.float32), np.array(["a", "b"], "S")
     for queries, gallery in ((some, (none, names)), ((none, names), some), ((none, names), None)):
         left, right = make_vector_sets(queries, gallery, metric="cosine")
-        found = knn.neighbors(left, right, k=2, own=None, resources=Resources())
+        found = knn.find_neighbors(left, right, k=2, self_rows=None, resources=Resources())
         assert found.rows.shape == (len(left), 2)
         assert (found.rows == -1).all()
         codes = [np.zeros(len(side), np.int32) for side in (left, right)]
-        relevance = Relevance(*codes, np.full(len(left), -1), right.places())
-        parts = list(knn.ranks(left, right, relevance, resources=Resources()))
+        relevance = Relevance(*codes, np.full(len(left), -1), right.tie_order())
+        parts = list(knn.rank_relevant(left, right, relevance, resources=Resources()))
         assert sum(len(part.ranks) for part in parts) == 0
 
 
 def test_the_precision_is_chosen_by_work_and_doubt(monkeypatch):
     rng = np.random.default_rng(9)
     names = np.array([f"{n:04d}" for n in range(800)], "S")
-    monkeypatch.setattr(knn, "WORTH_A_LOOK", 0.0)
-    monkeypatch.setattr(knn, "start_up", lambda precision: 0.0)
-    monkeypatch.setattr(knn, "available", lambda device: PRECISIONS)
+    monkeypatch.setattr(knn, "WORTH_SAMPLING", 0.0)
+    monkeypatch.setattr(knn, "estimate_start_up", lambda precision: 0.0)
+    monkeypatch.setattr(knn, "list_precisions", lambda device: PRECISIONS)
     chosen = []
     monkeypatch.setattr(
-        knn, "products_of", lambda precision, device: chosen.append(precision) or _numpy()
+        knn, "make_products", lambda precision, device: chosen.append(precision) or _numpy()
     )
     far = rng.standard_normal((800, 256)).astype(np.float32)
     narrow = (1 + 1e-3 * far).astype(np.float32)
     for vectors in (far, narrow):
         side, _ = make_vector_sets((vectors, names), None, metric="cosine")
-        knn.neighbors(side, side, k=1, own=np.arange(800), resources=Resources())
+        knn.find_neighbors(side, side, k=1, self_rows=np.arange(800), resources=Resources())
     assert chosen == ["bfloat16", "float64"]
 
 
@@ -371,7 +375,7 @@ def _numpy():
 
 def test_an_unknown_device_is_refused():
     with pytest.raises(UsageError, match="no device 'tpu'"):
-        products.available("tpu")
+        products.list_precisions("tpu")
 
 
 @pytest.mark.gpu
@@ -379,7 +383,7 @@ def test_a_gpu_gives_the_same():
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     side, labels = problem("copies", "cosine", seed=10, count=500)
-    relevance = Relevance(labels, labels, np.arange(500), side.places())
+    relevance = Relevance(labels, labels, np.arange(500), side.tie_order())
     expected = found_ranks(side, side, relevance)
     for precision in PRECISIONS:
         assert found_ranks(side, side, relevance, device="cuda", precision=precision) == expected
