@@ -8,7 +8,7 @@ import pytest
 
 from mltool.files import embeddings, search_index
 from mltool.files.embeddings import Embeddings
-from mltool.files.history import of_file
+from mltool.files.history import read as read_history
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_output_by_its_ending(call, files, tmp_path):
     for name in ("hits.h5", "hits.tsv", "hits.run"):
         done = call("search", files / "flat.index", files / "queries.h5", "-o", tmp_path / name)
         assert done.stdout == ""
-        steps = [step["command"] for step in of_file(tmp_path / name)]
+        steps = [step["command"] for step in read_history(tmp_path / name)]
         assert steps == ["index", "search"]
     with h5py.File(tmp_path / "hits.h5") as file:
         assert file["names"].shape == (2, 10)
@@ -165,7 +165,7 @@ def test_images_find_what_their_embeddings_find(call, database, model, photos, t
     )
     assert rows == wanted
     call("search", database, photos / "class0", *ours, "-o", tmp_path / "hits.h5")
-    step = of_file(tmp_path / "hits.h5")[-1]
+    step = read_history(tmp_path / "hits.h5")[-1]
     assert [item["option"] for item in step["inputs"]] == ["db", "queries", "--model"]
     assert step["settings"]["batch_size"] == 7
     assert "device" not in step["settings"]

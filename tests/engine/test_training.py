@@ -32,7 +32,7 @@ from mltool.engine.loading import load
 from mltool.engine.training import train
 from mltool.errors import InputError, NumericError, ResourceError
 from mltool.files import safetensors_file
-from mltool.files.describe import facts
+from mltool.files.describe import read_facts
 from mltool.models import checkpoint
 from mltool.retrieval.scoring import score
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_holds_objective_and_history(tmp_path: Path) -> None:
     run(output, loss="proxy-anchor", epochs=1)
     found = checkpoint.read(str(output))
     assert (5, 8) in {tuple(value.shape) for value in found.objective.values()}
-    assert facts(str(output))["objective_parameters"] == 5 * 8
+    assert read_facts(str(output))["objective_parameters"] == 5 * 8
     assert found.history[-1]["settings"]["loss"] == "proxy-anchor"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mltool.errors import InputError
 from mltool.files import hits as hit_files
-from mltool.files.describe import facts
+from mltool.files.describe import read_facts
 from mltool.files.hits import Hits, as_run, as_text, as_tsv
 from mltool.files.verify import check
 
@@ -96,8 +96,8 @@ def test_hdf5_round_trip(hits, tmp_path):
     assert list(found.rows()) == list(hits.rows())
     np.testing.assert_array_equal(found.scores, hits.scores)
     assert check(tmp_path / "hits.h5", full=False) == "hits"
-    assert facts(str(tmp_path / "hits.h5"))["kind"] == "hits"
-    assert len(str(facts(str(tmp_path / "hits.h5"))["digest"])) == 64
+    assert read_facts(str(tmp_path / "hits.h5"))["kind"] == "hits"
+    assert len(str(read_facts(str(tmp_path / "hits.h5"))["digest"])) == 64
 
 
 @pytest.mark.parametrize("name", ["query_names", "names", "scores", "history"])

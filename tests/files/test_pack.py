@@ -12,7 +12,7 @@ from PIL import Image
 from mltool.datasets.digits import digits
 from mltool.errors import InputError, ResourceError
 from mltool.files import images, pack, pack_writer
-from mltool.files.history import of_file
+from mltool.files.history import read as read_history
 from mltool.files.lists.folder import read_folder
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
@@ -118,7 +118,7 @@ def test_digits_columns_and_history(tmp_path):
             images.load(found.paths[row]), images.load(digits().paths[row])
         )
     pack.verify(path, full=True)
-    assert of_file(path) == (step,)
+    assert read_history(path) == (step,)
 
 
 def test_columns_of_every_type(photos, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from mltool.errors import InputError
 from mltool.files import embeddings
-from mltool.files.describe import facts
+from mltool.files.describe import read_facts
 from mltool.files.embeddings import Embeddings
 from mltool.files.embeddings_writer import EmbeddingsWriter
 from mltool.files.lists import image_lists
@@ -25,7 +25,7 @@ def test_views_are_read_by_those_who_know_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 views of each image"):
         embeddings.read(path)
     embeddings.verify(path, full=True)
-    assert (facts(str(path))["views"], facts(str(path))["dim"]) == (3, 4)
+    assert (read_facts(str(path))["views"], read_facts(str(path))["dim"]) == (3, 4)
     assert image_lists.read(str(path)).names.tolist() == [n.encode() for n in NAMES]
 
 

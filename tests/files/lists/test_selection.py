@@ -8,10 +8,10 @@ from mltool.errors import InputError, UsageError
 from mltool.files.lists.selection import (
     join,
     limit,
+    replace_labels,
     select_classes,
     select_split,
     splits,
-    with_labels,
 )
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
@@ -165,9 +165,9 @@ def test_limit():
 
 
 def test_labels_of_another_list(caplog):
-    joined = with_labels(images("a b c", "old old old"), images("c x a", "cat dog -"))
+    joined = replace_labels(images("a b c", "old old old"), images("c x a", "cat dog -"))
     assert labelled(joined) == {"a": None, "b": None, "c": "cat"}
     assert joined.label_names == ("cat", "dog")
     assert "1 of 3 images are not in the list of labels (b)" in caplog.text
     with pytest.raises(InputError, match=r"no image is in the list of labels \(a here, z there\)"):
-        with_labels(images("a b"), images("z", "cat"))
+        replace_labels(images("a b"), images("z", "cat"))
