@@ -13,6 +13,7 @@ from mltool import components
 from mltool.errors import UsageError
 from mltool.models import embedder
 from mltool.models.projections import PROJECTIONS
+from mltool.models.stages import StageHook
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
@@ -140,3 +141,22 @@ def test_gradients_reach_the_first_layer(tiny, batch) -> None:
     model(batch)[:, 0].sum().backward()
     assert math.isfinite(model.backbone.conv1[0].weight.grad.norm())
     assert model.backbone.conv1[0].weight.grad.norm() > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "equal"),
+    [(None, True), (None, False), ("input", True), ("layer2", True), ("last", True)],
+)
+def test_every_pass_goes_through_the_blocks_on_maps(
+    tiny, batch, monkeypatch, stage: str | None, equal: bool
+) -> None:
+    model = tiny(keep_aspect=True, resize=None).eval()
+    images = batch if equal else [batch[0], batch[1, :, :, :24]]
+    hook = StageHook(stage) if stage is not None else None
+    before = model(images, tap=hook), model.penultimate(images, tap=hook)
+    plain = model._pool
+    monkeypatch.setattr(model, "_pool", lambda maps: 2 * plain(maps.flip(1)))
+    after = model(images, tap=hook), model.penultimate(images, tap=hook)
+    for one, other in zip(before, after, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().amax(dim=1).min() > 1e-3
