@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mltool.errors import UsageError
-from mltool.settings import READERS, finite, wanted
+from mltool.settings import READERS, describe_type, finite
 
 ROOT = Path(__file__).parent
 FAMILIES = (
@@ -168,7 +168,7 @@ def complete(text: str, *families: str) -> list[tuple[str, str]]:
     before, comma, last = settings.rpartition(",")
     begun = f"{name}:{before}{comma}"
     return [
-        (f"{begun}{setting.name}=", f"{wanted(setting.type)}, {written(setting.default)}")
+        (f"{begun}{setting.name}=", f"{describe_type(setting.type)}, {written(setting.default)}")
         for each in found
         for setting in each.settings
         if each.name == name and setting.name.startswith(last)
@@ -376,7 +376,7 @@ def _convert(component: Component, setting: Setting, text: str) -> Value:
             return None
         return READERS[setting.type.split(" |")[0]](text)
     except (ValueError, KeyError):
-        words = " or ".join(setting.choices) if setting.choices else wanted(setting.type)
+        words = " or ".join(setting.choices) if setting.choices else describe_type(setting.type)
         raise UsageError(
             f"{component.name}: {setting.name}={text} is not valid, it takes {words}"
         ) from None

@@ -59,7 +59,7 @@ WORDS = {
 }
 
 
-def wanted(annotation: str) -> str:
-    """Return what a setting of this annotation takes, in words."""
+def describe_type(annotation: str) -> str:
+    """Describe in words what a setting of this annotation takes."""
     kind, _, other = annotation.partition(" | ")
     return WORDS.get(kind, kind) + (" or none" if other else "")

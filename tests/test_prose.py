@@ -24,7 +24,6 @@ EXEMPT = {
     "models/stages.py",
     "options",
     "retrieval",
-    "settings.py",
     "signatures",
     "training_options.py",
 }
