@@ -1,10 +1,11 @@
 """`distill` as its users call it: teacher, student, asymmetric testing; and what it refuses."""
 
 import json
+import os
 import shlex
 import signal
+import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,7 @@ def test_the_history_says_how_to_do_it_again(
     assert "--teacher views.h5" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_killed_lesson_is_resumed_to_the_same_bytes(
     tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run, start: Start
 ) -> None:
@@ -104,17 +106,26 @@ def test_a_killed_lesson_is_resumed_to_the_same_bytes(
     assert broken.read_bytes() == whole.read_bytes()
 
 
-def test_torchrun_equals_one_process(
-    tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run
+def test_two_tasks_of_srun_equal_one_process(
+    tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run, start: Start
 ) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     words = ["distill", photos, "-t", teacher["model"], *TINY, "--epochs", 2, "--freeze-bn"]
     words += ["--optimizer", "sgd", "--lr", 0.01, "--loss", "contrastive+"]
     run(*words, "-b", 20, "-o", one)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["-m", "mltool", *map(str, words), "-b", "10", "-o", str(two)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    tasks = [
+        start(*words, "-b", 10, "-o", two, env=os.environ | task | {"MASTER_PORT": port})
+        for task in (
+            {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+            for rank in ("0", "1")
+        )
+    ]
+    for task in tasks:
+        _, err = task.communicate(timeout=120)
+        assert task.returncode == 0, err
     first, second = safetensors_file.read(str(one))[0], safetensors_file.read(str(two))[0]
     for name, value in first.items():
         np.testing.assert_allclose(value, second[name], atol=1e-5, err_msg=name)

@@ -68,24 +68,34 @@ def test_resume_after_it_is_done_does_nothing(tmp_path: Path, photos: Path, run:
     assert out.stat().st_mtime_ns != before
 
 
+LONG = (*TINY, "--epochs", 25, "-b", 20, "--save-every", 0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, photos: Path, run: Run) -> bytes:
+    """The model of a run of `LONG` that nothing interrupts."""
+    path = tmp_path_factory.mktemp("undisturbed") / "whole.safetensors"
+    run("train", photos, *LONG, "-o", path)
+    return path.read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_resume_ends_in_the_same_bytes(
-    tmp_path: Path, photos: Path, run: Run, start: Start, number: int
+    tmp_path: Path, photos: Path, undisturbed: bytes, run: Run, start: Start, number: int
 ) -> None:
-    words = ("train", photos, *TINY, "--epochs", 40, "-b", 20, "--save-every", 0.2)
-    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    process = start(*words, "-o", broken)
+    broken = tmp_path / "broken.safetensors"
+    process = start("train", photos, *LONG, "-o", broken)
     while not Path(f"{broken}.partial").exists():
-        time.sleep(0.05)
+        time.sleep(0.02)
         assert process.poll() is None, process.stderr
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "--resume" in err
     assert not broken.exists()
-    run(*words, "-o", broken, "--resume")
-    run(*words, "-o", whole)
-    assert broken.read_bytes() == whole.read_bytes()
+    run("train", photos, *LONG, "-o", broken, "--resume")
+    assert broken.read_bytes() == undisturbed
     assert temporaries(tmp_path) == []
 
 
@@ -200,6 +210,7 @@ def test_environment_and_config_below_flags(tmp_path: Path, photos: Path, run: R
     run("train", photos, "-o", out, "--config", tmp_path / "none.toml", status=2)
 
 
+@pytest.mark.slow
 def test_torchrun_equals_one_process(tmp_path: Path, photos: Path, run: Run) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     words = [
