@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
@@ -114,11 +115,13 @@ class ForkServer:
         input: str | None = None,  # noqa: A002 - as subprocess.run has it
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
+        script: Path | None = None,
     ) -> Program:
-        """Start `mltool WORDS`, with the options that subprocess.Popen and run have."""
+        """Start `mltool WORDS`, or `python SCRIPT WORDS`, with options of subprocess.run."""
         texts = [str(word) for word in words]
         request = {
             "words": texts,
+            "script": script and str(script),
             "folder": str(cwd or Path.cwd()),
             "environment": dict(os.environ if env is None else env),
         }
@@ -236,8 +239,11 @@ def _become_the_program(main: Callable[[], None], asked: int, *streams: int) -> 
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    sys.argv = ["mltool", *request["words"]]
-    status = _status_of(main)
+    script = request["script"]
+    sys.argv = [script or "mltool", *request["words"]]
+    if script:
+        sys.path.insert(0, os.path.dirname(script))
+    status = _status_of(lambda: runpy.run_path(script, run_name="__main__") if script else main())
     # what Python does at exit, but for freeing every object, which takes seconds
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -246,7 +252,7 @@ def _become_the_program(main: Callable[[], None], asked: int, *streams: int) -> 
     os._exit(status)
 
 
-def _status_of(main: Callable[[], None]) -> int:
+def _status_of(main: Callable[[], object]) -> int:
     """Call the program and return its exit status; an error it does not catch is printed."""
     try:
         main()

@@ -10,17 +10,17 @@ from mltool.files.embeddings import Embeddings
 BLOCK = 50_000  # rows made at a time
 
 
-def labels_of(rows: int, classes: int, seed: int = 0) -> np.ndarray:
-    """[rows] every class twice at least, as in the field's test sets."""
+def draw_labels(rows: int, classes: int, seed: int = 0) -> np.ndarray:
+    """Return labels [rows], every class at least twice, as in the field's test sets."""
     generator = np.random.default_rng(seed)
-    sure = np.repeat(np.arange(classes), 2)[:rows]
-    return np.sort(np.concatenate([sure, generator.integers(0, classes, rows - len(sure))]))
+    twice = np.repeat(np.arange(classes), 2)[:rows]
+    return np.sort(np.concatenate([twice, generator.integers(0, classes, rows - len(twice))]))
 
 
 def write(path: Path, *, rows: int, dim: int, classes: int, noise: float) -> None:
     """Write unit vectors float32 [rows, dim]; noise 2.5 gives a precision@1 of about 0.4 at SOP."""
     generator = np.random.default_rng(0)
-    labels = labels_of(rows, classes)
+    labels = draw_labels(rows, classes)
     centres = generator.standard_normal((classes, dim), np.float32)
     vectors = np.lib.format.open_memmap(
         path.with_suffix(".npy"), "w+", dtype=np.float32, shape=(rows, dim)

@@ -1,4 +1,4 @@
-"""Whole processes, measured from outside: seconds, peak memory and what they print."""
+"""Runs of the program and of scripts: seconds, peak memory and what they print."""
 
 import os
 import subprocess
@@ -37,11 +37,28 @@ def run(command: Sequence[object]) -> Measured:
     return Measured(seconds, usage.ru_maxrss / 1024, output)
 
 
-def mltool(*words: object) -> Measured:
-    """Run `mltool ...`."""
+def run_mltool(*words: object) -> Measured:
+    """Run `mltool WORDS` in a new process."""
     return run([sys.executable, "-m", "mltool", *words])
 
 
-def script(name: str, *words: object) -> Measured:
-    """Run a script of this folder."""
+def run_script(name: str, *words: object) -> Measured:
+    """Run a script of this folder in a new process."""
     return run([sys.executable, FOLDER / name, *words])
+
+
+def call_mltool(*words: object) -> float:
+    """Run `mltool WORDS` in this process, which has imported everything; return the seconds.
+
+    Raises SystemExit when it fails, its message being on stderr.
+    """
+    from mltool.cli import main
+
+    sys.argv = ["mltool", *map(str, words)]
+    start = time.perf_counter()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    return time.perf_counter() - start

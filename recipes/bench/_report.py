@@ -4,20 +4,39 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def in_turns(
+@dataclass(frozen=True)
+class Report:
+    """Results of a run, printed; those of a smoke run are not kept."""
+
+    smoke: bool
+
+    def append(self, benchmark: str, **fields: object) -> None:
+        """Print a result and append it to results/bench_<benchmark>.jsonl."""
+        line = json.dumps({"benchmark": benchmark, **fields})
+        print(line, flush=True)
+        if self.smoke:
+            return
+        RESULTS.mkdir(exist_ok=True)
+        with open(RESULTS / f"bench_{benchmark}.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def measure_in_turns(
     ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int
 ) -> dict[str, float]:
-    """Seconds of both, measured A B A B ..., and the median of the pairwise ratios theirs / ours.
+    """Measure seconds of both, A B A B ..., and the median of the pairwise ratios theirs / ours.
 
-    One uncounted call of each comes first. The machine's drift cancels in a pair.
+    One uncounted call of each comes first; it counts where there are no rounds. The machine's
+    drift cancels in a pair.
     """
-    ours(), theirs()
-    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    first = (ours(), theirs())
+    pairs = [(ours(), theirs()) for _ in range(rounds)] or [first]
     ratios = sorted(b / a for a, b in pairs)
     return {
         "ours_s": round(statistics.median(a for a, _ in pairs), 4),
@@ -29,17 +48,8 @@ def in_turns(
     }
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
+def count_seconds(work: Callable[[], object]) -> float:
+    """Return how long a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def append(benchmark: str, **fields: object) -> None:
-    """Print a result and append it to results/bench_<benchmark>.jsonl."""
-    RESULTS.mkdir(exist_ok=True)
-    line = json.dumps({"benchmark": benchmark, **fields})
-    print(line, flush=True)
-    with open(RESULTS / f"bench_{benchmark}.jsonl", "a", encoding="utf-8") as file:
-        file.write(line + "\n")

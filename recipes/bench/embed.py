@@ -8,8 +8,12 @@ vectors are from fp32 ones. Ratios are theirs / ours, so 1 means that embed cost
 """
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import _arguments
+import _photos
+import _process
 import _report
 import numpy as np
 import torch
@@ -18,99 +22,95 @@ from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device
 from mltool.engine.data import Images
-from mltool.engine.loading import load
+from mltool.engine.loading import in_order, load
 from mltool.files import embeddings
-from mltool.files.lists.image_lists import read
 from mltool.models.source import open_model
-from mltool.signatures.embed import embed
 
 BATCH = 64
 
 
-def case(arch: str, size: int, data: str, workers: int, precision: str, rounds: int) -> None:
-    manifest = open_data([data], need_split=False)
-    source = open_model(arch, weights=None, pooling=None, image_size=size, resize=None, seed=0)
+@dataclass(frozen=True)
+class Work:
+    """A network and the images that it embeds."""
+
+    arch: str
+    size: int
+    photos: Path
+
+    def embed(self, output: Path, precision: str, workers: int) -> float:
+        """Run `mltool embed` and return its seconds."""
+        words = ("--image-size", self.size, "-b", BATCH, "-j", workers, "--precision", precision)
+        return _process.call_mltool("embed", self.arch, self.photos, "-o", output, *words, "-q")
+
+
+def compare(
+    report: _report.Report, work: Work, *, precision: str, workers: int, rounds: int
+) -> None:
+    """Measure `embed` and the loop in turns."""
+    manifest = open_data([str(work.photos)], need_split=False)
+    source = open_model(
+        work.arch, weights=None, pooling=None, image_size=work.size, resize=None, seed=0
+    )
     model = source.model.to(memory_format=torch.channels_last)
     half = torch.bfloat16 if precision == "bf16" else None
-    crop = components.load("augmentations", "center", size=size)
+    crop = components.load("augmentations", "center", size=work.size)
 
-    def theirs() -> float:
+    def loop() -> None:
         images = Images(manifest, model.spec, crop, seed=0)
-        rows = [
-            [(r, 0) for r in range(s, min(s + BATCH, len(manifest)))]
-            for s in range(0, len(manifest), BATCH)
-        ]
-        found = []
+        batches = list(in_order(range(len(manifest)), BATCH))
+        vectors = []
+        with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
+            for batch in load(images, batches, workers=workers):
+                vectors.append(model(batch.images))
 
-        def work() -> None:
-            with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
-                for batch in load(images, rows, workers=workers):
-                    found.append(model(batch.images))
-
-        return _report.seconds(work)
-
-    def ours() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            out = str(Path(folder, "out.h5"))
-            return _report.seconds(
-                lambda: embed(
-                    arch,
-                    [data],
-                    out,
-                    image_size=size,
-                    workers=workers,
-                    precision=precision,
-                    batch_size=BATCH,
-                )
-            )
-
-    figures = _report.in_turns(ours, theirs, rounds=rounds)
-    rate = round(len(manifest) / figures["ours_s"])
-    _report.append(
+    with tempfile.TemporaryDirectory() as folder:
+        figures = _report.measure_in_turns(
+            lambda: work.embed(Path(folder, "out.h5"), precision, workers),
+            lambda: _report.count_seconds(loop),
+            rounds=rounds,
+        )
+    report.append(
         "embed",
-        arch=arch,
-        size=size,
+        arch=work.arch,
+        size=work.size,
         images=len(manifest),
         workers=workers,
         precision=precision,
-        images_per_s=rate,
+        images_per_s=round(len(manifest) / figures["ours_s"]),
         **figures,
     )
 
 
-def rounding(arch: str, size: int, data: str) -> None:
-    """The distance between bf16 and fp32 vectors of the same images."""
+def measure_rounding(report: _report.Report, work: Work) -> None:
+    """Report the cosine between bf16 and fp32 vectors of the same images."""
+    vectors = {}
     with tempfile.TemporaryDirectory() as folder:
-        found = {}
         for precision in ("fp32", "bf16"):
-            path = str(Path(folder, f"{precision}.h5"))
-            embed(arch, [data], path, image_size=size, precision=precision, batch_size=BATCH)
-            found[precision] = embeddings.read(path, load=True).vectors
-    cosine = np.einsum("nd,nd->n", found["fp32"], found["bf16"])
-    _report.append(
+            output = Path(folder, f"{precision}.h5")
+            work.embed(output, precision, workers=0)
+            vectors[precision] = embeddings.read(output, load=True).vectors
+    cosine = np.einsum("nd,nd->n", vectors["fp32"], vectors["bf16"])
+    report.append(
         "embed_bf16",
-        arch=arch,
-        size=size,
+        arch=work.arch,
+        size=work.size,
         mean_cosine=round(float(cosine.mean()), 6),
         least_cosine=round(float(cosine.min()), 6),
     )
 
 
 def main() -> None:
+    smoke = _arguments.make_parser(__doc__).parse_args().smoke
+    report = _report.Report(smoke)
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
-        _make_photos(photos, count=1024)
-        case("mobilenetv2_100", 112, str(photos), 2, "fp32", 5)
-        if device.cpu_has_bf16():
-            case("mobilenetv2_100", 112, str(photos), 2, "bf16", 5)
-            rounding("mobilenetv2_100", 112, str(photos))
-        assert len(read(str(photos))) == 1024
-
-
-def _make_photos(folder: Path, *, count: int) -> None:
-    from train import make_jpegs
-
-    make_jpegs(folder, classes=8, each=count // 8, side=160)
+        _photos.write(photos, classes=8, each=4 if smoke else 128, side=160)
+        work = Work("test_resnet", 32, photos) if smoke else Work("mobilenetv2_100", 112, photos)
+        workers, rounds = (0, 0) if smoke else (2, 5)
+        compare(report, work, precision="fp32", workers=workers, rounds=rounds)
+        if smoke or device.cpu_has_bf16():
+            compare(report, work, precision="bf16", workers=workers, rounds=rounds)
+            measure_rounding(report, work)
 
 
 if __name__ == "__main__":

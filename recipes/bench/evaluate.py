@@ -9,6 +9,7 @@ computes precision@1, R-precision and MAP@R, faiss only the neighbours that R-pr
 Ratios are theirs / ours.
 """
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -23,31 +24,32 @@ OURS = {"precision@1": "precision_at_1", "r_precision": "r_precision"}
 OURS |= {"map@r": "mean_average_precision_at_r"}
 
 
-def compare(file: Path, facts: dict[str, object], rounds: int) -> None:
-    """A B C A B C ... so that the machine's drift cancels in the ratios."""
+def compare(report: _report.Report, file: Path, data: dict[str, object], rounds: int) -> None:
+    """Measure A B C A B C ... so that the machine's drift cancels in the ratios."""
     words = ("evaluate", file, "--json", "-q", "--metrics", ",".join(OURS))
     runs: dict[str, list[_process.Measured]] = {"ours": [], "pml": [], "faiss": []}
     for _ in range(rounds):
-        runs["ours"].append(_process.mltool(*words))
-        runs["pml"].append(_process.script("_pml_accuracy.py", file))
-        runs["faiss"].append(_process.script("_faiss_flat.py", file))
+        runs["ours"].append(_process.run_mltool(*words))
+        runs["pml"].append(_process.run_script("_pml_accuracy.py", file))
+        runs["faiss"].append(_process.run_script("_faiss_flat.py", file))
     ours, theirs = (json.loads(runs[name][0].stdout) for name in ("ours", "pml"))
     fields: dict[str, object] = {}
     for name, measured in runs.items():
-        fields[f"{name}_s"] = round(statistics.median(one.seconds for one in measured), 2)
-        fields[f"{name}_peak_mib"] = round(max(one.peak_mib for one in measured))
+        fields[f"{name}_s"] = round(statistics.median(run.seconds for run in measured), 2)
+        fields[f"{name}_peak_mib"] = round(max(run.peak_mib for run in measured))
         if name != "ours":
             both = zip(runs["ours"], measured, strict=True)
             ratios = [theirs.seconds / ours.seconds for ours, theirs in both]
             fields[f"{name}_ratio"] = round(statistics.median(ratios), 2)
     fields["memory_ratio"] = round(float(str(fields["pml_peak_mib"])) / runs["ours"][0].peak_mib, 2)
     fields["largest_difference"] = max(abs(ours[a] - theirs[b]) for a, b in OURS.items())
-    _report.append("evaluate", **facts, **fields, **{name: ours[name] for name in OURS})
+    report.append("evaluate", **data, **fields, **{name: ours[name] for name in OURS})
 
 
-def grow(folder: Path, rows: list[int], facts: dict[str, object]) -> None:
-    """10,000 queries, or all there are, against galleries of growing size."""
-    noise, dim = float(str(facts["noise"])), int(str(facts["dim"]))
+def grow(folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure 10,000 queries, or as many as the smallest, against galleries of growing size."""
+    report, rows = _report.Report(arguments.smoke), arguments.growth
+    noise, dim = arguments.noise, arguments.dim
     queries = folder / "queries.h5"
     _clustered.write(queries, rows=min(10_000, min(rows)), dim=dim, classes=1000, noise=noise)
     for number in rows:
@@ -55,8 +57,8 @@ def grow(folder: Path, rows: list[int], facts: dict[str, object]) -> None:
         _clustered.write(gallery, rows=number, dim=dim, classes=number // 10, noise=noise)
         words = ("evaluate", queries, gallery, "--json", "-q", "--keep-self")
         for memory in ("1G", "4G"):
-            done = _process.mltool(*words, "--max-memory", memory)
-            _report.append(
+            done = _process.run_mltool(*words, "--max-memory", memory)
+            report.append(
                 "evaluate",
                 case="growth",
                 gallery=number,
@@ -64,24 +66,26 @@ def grow(folder: Path, rows: list[int], facts: dict[str, object]) -> None:
                 seconds=round(done.seconds, 2),
                 peak_mib=round(done.peak_mib),
                 file_mib=round(gallery.stat().st_size / 2**20),
-                **facts,
+                **_arguments.describe_data(arguments),
             )
         gallery.unlink()
 
 
 def main() -> None:
-    parser = _arguments.parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0)
+    parser = _arguments.make_search_parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0)
     parser.add_argument("--classes", type=int, default=_arguments.SOP_CLASSES)
-    given = parser.parse_args()
-    facts = _arguments.facts(given)
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rows, arguments.classes, arguments.dim, arguments.rounds = 1000, 200, 16, 1
     with tempfile.TemporaryDirectory() as folder:
-        if given.growth:
-            grow(Path(folder), given.growth, facts)
+        if arguments.growth:
+            grow(Path(folder), arguments)
             return
         file = Path(folder) / "test.h5"
-        sizes = {"rows": given.rows, "classes": given.classes}
-        _clustered.write(file, **sizes, dim=given.dim, noise=given.noise)
-        compare(file, {**sizes, **facts}, given.rounds)
+        sizes = {"rows": arguments.rows, "classes": arguments.classes}
+        _clustered.write(file, **sizes, dim=arguments.dim, noise=arguments.noise)
+        data = sizes | _arguments.describe_data(arguments)
+        compare(_report.Report(arguments.smoke), file, data, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from mltool.exact.vector_set import VectorSet, make_vector_sets
 BLOCK = 4096
 
 
-def side_of(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
-    """A side like a trained model's, and its labels."""
-    labels = _clustered.labels_of(rows, max(1, rows // 5)).astype(np.int32)
+def make_vectors(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
+    """Return vectors like a trained model's, and their labels."""
+    labels = _clustered.draw_labels(rows, max(1, rows // 5)).astype(np.int32)
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((labels.max() + 1, dim), np.float32)[labels]
     for part in split_rows(rows, 2**16):
@@ -38,8 +38,10 @@ def side_of(rows: int, dim: int, noise: float) -> tuple[VectorSet, np.ndarray]:
     return make_vector_sets((vectors, names), None, metric="cosine")[0], labels
 
 
-def product(queries: VectorSet, gallery: VectorSet, precision: Precision) -> Callable[[], object]:
-    """The bare products of all pairs of rows, by all cores, into memory that is used again."""
+def make_product(
+    queries: VectorSet, gallery: VectorSet, precision: Precision
+) -> Callable[[], object]:
+    """Return the bare products of all pairs of rows, by all cores, into memory used again."""
     arithmetic = products.make_products(precision, "cpu")
     left = [arithmetic.make_operand(queries, rows).data for rows in split_rows(len(queries), BLOCK)]
     right = [
@@ -67,58 +69,69 @@ def product(queries: VectorSet, gallery: VectorSet, precision: Precision) -> Cal
     return work
 
 
-def compare(given: argparse.Namespace) -> None:
-    """Search and ranks in each precision against the bare product."""
-    side, labels = side_of(given.rows, given.dim, given.noise)
-    apart = side.view(slice(0, len(side)))
-    self_rows = np.arange(len(side))
-    relevance = Relevance(labels, labels, self_rows, side.tie_order())
+def compare(arguments: argparse.Namespace) -> None:
+    """Measure search and ranks in each precision against the bare product."""
+    report = _report.Report(arguments.smoke)
+    vectors, labels = make_vectors(arguments.rows, arguments.dim, arguments.noise)
+    apart = vectors.view(slice(0, len(vectors)))
+    self_rows = np.arange(len(vectors))
+    relevance = Relevance(labels, labels, self_rows, vectors.tie_order())
     depth = np.maximum(relevance.count_relevant(), 10)
-    flops = 2.0 * len(side) ** 2 * side.dim
+    flops = 2.0 * len(vectors) ** 2 * vectors.dim
     for precision in products.list_precisions("cpu")[1:]:
         resources = knn.Resources(precision=precision)
 
         def search(other: VectorSet, resources: knn.Resources = resources) -> object:
-            return knn.find_neighbors(side, other, k=10, self_rows=self_rows, resources=resources)
+            return knn.find_neighbors(
+                vectors, other, k=10, self_rows=self_rows, resources=resources
+            )
 
         def rank(other: VectorSet, resources: knn.Resources = resources) -> object:
-            return list(knn.rank_relevant(side, other, relevance, depth=depth, resources=resources))
+            return list(
+                knn.rank_relevant(vectors, other, relevance, depth=depth, resources=resources)
+            )
 
         cases: dict[str, Callable[[], object]] = {
             "search, queries and gallery": lambda search=search: search(apart),
-            "search, all against all": lambda search=search: search(side),
+            "search, all against all": lambda search=search: search(vectors),
             "ranks, queries and gallery": lambda rank=rank: rank(apart),
-            "ranks, all against all": lambda rank=rank: rank(side),
+            "ranks, all against all": lambda rank=rank: rank(vectors),
         }
-        limit = product(side, apart, precision)
+        limit = make_product(vectors, apart, precision)
         for name, work in cases.items():
-            found = _report.in_turns(
-                lambda work=work: _report.seconds(work),
-                lambda limit=limit: _report.seconds(limit),
-                rounds=given.rounds,
+            figures = _report.measure_in_turns(
+                lambda work=work: _report.count_seconds(work),
+                lambda limit=limit: _report.count_seconds(limit),
+                rounds=arguments.rounds,
             )
-            gflops = {"limit_gflops": round(flops / found["theirs_s"] / 1e9)}
-            about = {"rows": given.rows, **_arguments.facts(given)}
-            _report.append("knn", case=name, precision=precision, **about, **found, **gflops)
+            gflops = round(flops / max(figures["theirs_s"], 1e-4) / 1e9)
+            about = {"rows": arguments.rows, **_arguments.describe_data(arguments)}
+            report.append(
+                "knn", case=name, precision=precision, **about, **figures, limit_gflops=gflops
+            )
 
 
-def grow(given: argparse.Namespace) -> None:
-    """1,000 queries among more and more rows; the precision is chosen by the search itself."""
-    for rows in given.growth:
-        gallery, _ = side_of(rows, given.dim, given.noise)
+def grow(arguments: argparse.Namespace) -> None:
+    """Search 1,000 queries among more and more rows, in the precision that the search chooses."""
+    report = _report.Report(arguments.smoke)
+    for rows in arguments.growth:
+        gallery, _ = make_vectors(rows, arguments.dim, arguments.noise)
         queries = gallery.view(slice(0, 1000))
-        taken = _report.seconds(
+        taken = _report.count_seconds(
             lambda queries=queries, gallery=gallery: knn.find_neighbors(
                 queries, gallery, k=10, self_rows=None, resources=knn.Resources()
             )
         )
-        fields = _arguments.facts(given) | {"seconds": round(taken, 3)}
-        _report.append("knn", case="growth", rows=rows, queries=len(queries), **fields)
+        fields = _arguments.describe_data(arguments) | {"seconds": round(taken, 3)}
+        report.append("knn", case="growth", rows=rows, queries=len(queries), **fields)
 
 
 def main() -> None:
-    given = _arguments.parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0).parse_args()
-    (grow if given.growth else compare)(given)
+    parser = _arguments.make_search_parser(__doc__, rows=_arguments.SOP_ROWS, noise=2.0)
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rows, arguments.dim, arguments.rounds = 1000, 16, 0
+    (grow if arguments.growth else compare)(arguments)
 
 
 if __name__ == "__main__":

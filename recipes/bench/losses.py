@@ -20,6 +20,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import _arguments
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import losses as pml
@@ -31,6 +32,7 @@ from mltool import components
 from mltool.losses import pairs_from_labels
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench_losses.jsonl"
+KEY = ("loss", "batch", "device", "threads")
 DIM, CLASSES, IMAGES_PER_CLASS = 512, 512, 4
 
 # ours with its settings, how PML makes the same
@@ -60,8 +62,8 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 Step = Callable[[], Tensor]
 
 
-def batch(rows: int, device: str) -> tuple[Tensor, Tensor]:
-    """Vectors [rows, DIM] around their classes' centres, and labels [rows]."""
+def make_batch(rows: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return vectors [rows, DIM] around their classes' centres, and labels [rows]."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(rows) // IMAGES_PER_CLASS
     centers = torch.randn(CLASSES, DIM, generator=generator)
@@ -69,13 +71,13 @@ def batch(rows: int, device: str) -> tuple[Tensor, Tensor]:
     return vectors.to(device).requires_grad_(), labels.to(device)
 
 
-def our_step(case: str, rows: int, device: str) -> Step:
-    """One forward and backward pass with mltool, as the training loop does it."""
+def make_our_step(case: str, rows: int, device: str) -> Step:
+    """Return a forward and backward pass with mltool, as the training loop does it."""
     text, _, mined = case.partition("+")
     declared = components.parse("losses", text).declared
     loss = components.load("losses", text, classes=CLASSES, dim=DIM)
     mine = components.load("miners", "multi-similarity") if mined else None
-    vectors, labels = batch(rows, device)
+    vectors, labels = make_batch(rows, device)
     if isinstance(loss, nn.Module):
         loss.to(device)
     inputs = declared.input or "pairs"
@@ -98,19 +100,21 @@ def our_step(case: str, rows: int, device: str) -> Step:
         pairs = mine(pairs) if mine else pairs
         return loss(pairs, labels) if "labels" in declared.needs else loss(pairs)
 
-    return backward(step, vectors)
+    return add_backward(step, vectors)
 
 
-def pml_step(case: str, rows: int, device: str) -> Step:
-    """One forward and backward pass with PML."""
+def make_pml_step(case: str, rows: int, device: str) -> Step:
+    """Return a forward and backward pass with PML."""
     loss = CASES[case]().to(device)
     mine = pml_miners.MultiSimilarityMiner() if case.endswith("+miner") else None
-    vectors, labels = batch(rows, device)
-    return backward(lambda: loss(vectors, labels, mine(vectors, labels) if mine else None), vectors)
+    vectors, labels = make_batch(rows, device)
+    return add_backward(
+        lambda: loss(vectors, labels, mine(vectors, labels) if mine else None), vectors
+    )
 
 
-def backward(forward: Step, vectors: Tensor) -> Step:
-    """The forward pass followed by the backward pass, returning the loss."""
+def add_backward(forward: Step, vectors: Tensor) -> Step:
+    """Return the forward pass followed by the backward pass; it returns the loss."""
 
     def step() -> Tensor:
         vectors.grad = None
@@ -123,8 +127,8 @@ def backward(forward: Step, vectors: Tensor) -> Step:
     return step
 
 
-def peak(make: Callable[[str, int, str], Step], case: str, rows: int, device: str) -> float:
-    """MiB that one pass needs above what the process holds after a pass of 8 rows."""
+def measure_peak(make: Callable[[str, int, str], Step], case: str, rows: int, device: str) -> float:
+    """Return the MiB that one pass needs above what the process holds after a pass of 8 rows."""
     ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back at once
     make(case, 8, device)()
     step = make(case, rows, device)
@@ -134,20 +138,20 @@ def peak(make: Callable[[str, int, str], Step], case: str, rows: int, device: st
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts here
-    before = _high_water()
+    before = _read_high_water()
     step()
-    return (_high_water() - before) / 1024
+    return (_read_high_water() - before) / 1024
 
 
-def _high_water() -> int:
-    """Largest resident size since the last reset, KiB (Linux)."""
+def _read_high_water() -> int:
+    """Return the largest resident size since the last reset, KiB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
-def times(case: str, rows: int, device: str, seconds: float) -> dict[str, float]:
-    """Median milliseconds of both sides, taken in turn, and their values."""
-    steps = {"ours": our_step(case, rows, device), "pml": pml_step(case, rows, device)}
+def measure_times(case: str, rows: int, device: str, seconds: float) -> dict[str, float]:
+    """Return the median milliseconds of both sides, taken in turn, and their values."""
+    steps = {"ours": make_our_step(case, rows, device), "pml": make_pml_step(case, rows, device)}
     values = {side: step().item() for side, step in steps.items()}
     taken: dict[str, list[float]] = {side: [] for side in steps}
     end = time.perf_counter() + seconds
@@ -160,8 +164,11 @@ def times(case: str, rows: int, device: str, seconds: float) -> dict[str, float]
     return medians | {f"{side}_loss": value for side, value in values.items()}
 
 
-def in_child(work: Callable[[], object], limit: int) -> object:
-    """Result of `work` in a fresh process that may hold `limit` bytes; None if that is too few."""
+def run_in_child(work: Callable[[], object], limit: int) -> object:
+    """Return the result of `work` in a fresh process that may hold `limit` bytes.
+
+    Returns None where that is too few.
+    """
 
     def run(to_parent: Connection) -> None:
         if limit:
@@ -189,23 +196,23 @@ def in_child(work: Callable[[], object], limit: int) -> object:
 
 
 def measure(case: str, rows: int, options: argparse.Namespace) -> dict[str, object]:
-    """One line of the results."""
+    """Return one line of the results."""
     device = options.device
     limit = int(options.max_memory * 2**30) if device == "cpu" else 0  # CUDA maps far more
     line: dict[str, object] = {"loss": case, "batch": rows, "device": device}
     line |= {"dim": DIM, "threads": torch.get_num_threads()}
-    line["ours_mib"] = in_child(lambda: peak(our_step, case, rows, device), limit)
-    line["pml_mib"] = in_child(lambda: peak(pml_step, case, rows, device), limit)
+    line["ours_mib"] = run_in_child(lambda: measure_peak(make_our_step, case, rows, device), limit)
+    line["pml_mib"] = run_in_child(lambda: measure_peak(make_pml_step, case, rows, device), limit)
     if line["pml_mib"] is None:
         room = f"{options.max_memory:g} GiB" if limit else "the GPU"
         return line | {"pml": f"does not fit into {room}"}
-    timed = in_child(lambda: times(case, rows, device, options.seconds), limit)
+    timed = run_in_child(lambda: measure_times(case, rows, device, options.seconds), limit)
     assert isinstance(timed, dict)
     return line | timed
 
 
 def show(line: dict[str, object]) -> None:
-    """One row of the table: ours / PML, below 1 = faster or smaller."""
+    """Print one row of the table: ours / PML, below 1 = faster or smaller."""
     cells = [f"{line['loss']!s:50}", f"{line['batch']:5}"]
     if "pml" in line:
         print(*cells, f"{line['ours_mib']:8.1f} MiB; PML {line['pml']}", flush=True)
@@ -216,9 +223,9 @@ def show(line: dict[str, object]) -> None:
     print(*cells, flush=True)
 
 
-def main() -> None:
-    """Run what is missing in the results file and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _arguments.make_parser(__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 512, 2048])
     parser.add_argument("--loss", nargs="+", default=[], help="only these (start of the name)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -227,21 +234,33 @@ def main() -> None:
         "--max-memory", type=float, default=8.0, help="GiB for each process on the CPU"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    text = options.results.read_text() if options.results.exists() else ""
-    key = ("loss", "batch", "device", "threads")
-    done = {tuple(line[k] for k in key): line for line in map(json.loads, text.splitlines())}
+    return parser
+
+
+def read_results(path: Path) -> dict[tuple[object, ...], dict[str, object]]:
+    """Read the finished cases: (loss, batch, device, threads) -> line."""
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return {tuple(line[key] for key in KEY): line for line in lines}
+
+
+def main() -> None:
+    """Run what is missing in the results file and print the table."""
+    options = make_parser().parse_args()
+    if options.smoke:
+        options.batch, options.seconds = [8], 0.0
+    finished = {} if options.smoke else read_results(options.results)
     print(f"{'loss':50} batch   ours ms    PML ms  ratio  ours MiB   PML MiB  ratio")
     for case in CASES:
         for rows in options.batch:
             if options.loss and not case.startswith(tuple(options.loss)):
                 continue
-            line = done.get((case, rows, options.device, torch.get_num_threads()))
+            line = finished.get((case, rows, options.device, torch.get_num_threads()))
             if line is None:
                 line = measure(case, rows, options)
-                options.results.parent.mkdir(parents=True, exist_ok=True)
-                with options.results.open("a") as file:
-                    file.write(json.dumps(line, sort_keys=True) + "\n")
+                if not options.smoke:
+                    options.results.parent.mkdir(parents=True, exist_ok=True)
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(line, sort_keys=True) + "\n")
             show(line)
 
 

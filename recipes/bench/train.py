@@ -4,173 +4,133 @@
     python recipes/bench/train.py pipeline   whole runs from JPEGs against pytorch-metric-learning,
                                              torchvision's ImageFolder and torch's DataLoader
 
+A step of ours is the time of some epochs of `train` less that of writing the untrained model.
 Ratios are theirs / ours, so above 1 we are faster.
 """
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import _arguments
+import _photos
+import _process
 import _report
 import numpy as np
 import torch
-from PIL import Image
 
 from mltool import components
 from mltool.datasets import open_data
-from mltool.engine import training
 from mltool.engine.data import Images
 from mltool.engine.loading import load
-from mltool.engine.loop import LoopSettings
-from mltool.engine.objectives.objective import Supervised
-from mltool.engine.optim import OptimSettings
-from mltool.engine.samplers import ClassBalanced
-from mltool.engine.training import Plan, Runtime
 from mltool.losses import pairs_from_labels
-from mltool.models.embedder import Embedder, build
+from mltool.models.embedder import build
 
-RATES = OptimSettings("adamw", 1e-3, None, None, 1e-4, 0.9, "constant", 0.0)
+DATA, CLASSES, DIM = "digits:train", 5, 128
 
 
-def step(arch: str, size: int, batch: int, steps: int, rounds: int) -> None:
-    """One epoch of `steps` steps on digits, through the engine and through a plain loop."""
-    manifest = open_data(["digits:train"], need_split=True).compact()
+def compare_steps(
+    report: _report.Report, arch: str, size: int, batch: int, *, epochs: int, rounds: int
+) -> None:
+    """Measure some epochs on digits, by `train` and in a plain loop."""
+    steps = epochs * (len(open_data([DATA], need_split=True)) // batch)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "m.safetensors")
+        words = ("--arch", arch, "--image-size", size, "--resize", size, "--dim", DIM, "-b", batch)
+        words += ("--augment", "center", "--classes-per-batch", CLASSES, "-j", 0, "-q")
 
-    def parts() -> tuple[Embedder, Images, ClassBalanced]:
-        model = build(
-            arch,
-            pooling="gem",
-            projection="linear",
-            dim=128,
-            image_size=size,
-            resize=size,
-            weights=None,
-            seed=0,
+        def train(epochs: int) -> float:
+            return _process.call_mltool("train", DATA, "-o", output, *words, "--epochs", epochs)
+
+        figures = _report.measure_in_turns(
+            lambda: train(epochs) - train(0),
+            lambda: time_plain_loop(arch, size, batch, steps),
+            rounds=rounds,
         )
-        crop = components.load("augmentations", "center", size=size)
-        images = Images(manifest, model.spec, crop, seed=0, cache=True)
-        sampler = ClassBalanced(
-            np.tile(manifest.labels, 1), classes_per_batch=5, images_per_class=batch // 5, seed=0
-        )
-        return model, images, sampler
-
-    def ours() -> float:
-        model, images, sampler = parts()
-        sampler.images = steps * batch
-        objective = Supervised(["multi-similarity"], miner=None, classes=5, dim=128, seed=0)
-        loop = LoopSettings(1, 0, "fp32", False, None, 1, None)
-        history = ({"command": "train", "settings": {}},)
-        plan = Plan(model, objective, images, sampler, loop, RATES, None, False, None, (), history)
-        with tempfile.TemporaryDirectory() as folder:
-            output = str(Path(folder, "m.safetensors"))
-            runtime = Runtime(output, False, False, 60.0, None, 0, torch.device("cpu"))
-            return _report.seconds(
-                lambda: training._fit(plan, runtime, training._identity(plan, runtime))
-            )
-
-    def theirs() -> float:
-        model, images, sampler = parts()
-        model = model.train().to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=True)
-        loss_of = components.load("losses", "multi-similarity")
-        batches = [sampler.batch(0, number) for number in range(steps)]
-
-        def work() -> None:
-            for seen in load(images, batches, workers=0):
-                vectors = model(seen.images)
-                itself = torch.eye(len(vectors), dtype=torch.bool)
-                pairs = pairs_from_labels(
-                    vectors @ vectors.T, seen.labels, seen.labels, exclude=itself
-                )
-                loss = loss_of(pairs)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                loss.item()
-
-        return _report.seconds(work)
-
-    figures = _report.in_turns(ours, theirs, rounds=rounds)
-    _report.append("train_step", arch=arch, size=size, batch=batch, steps=steps, **figures)
+    report.append("train_step", arch=arch, size=size, batch=batch, steps=steps, **figures)
 
 
-def make_jpegs(folder: Path, *, classes: int, each: int, side: int) -> None:
-    """Photograph-like noise: smooth colour fields with texture, one palette per class."""
+def time_plain_loop(arch: str, size: int, batch: int, steps: int) -> float:
+    """Return the seconds of `steps` steps as a user would write them."""
+    manifest = open_data([DATA], need_split=True).compact()
+    model = build(
+        arch,
+        pooling="gem",
+        projection="linear",
+        dim=DIM,
+        image_size=size,
+        resize=size,
+        weights=None,
+        seed=0,
+    )
+    model = model.train().to(memory_format=torch.channels_last)
+    crop = components.load("augmentations", "center", size=size)
+    images = Images(manifest, model.spec, crop, seed=0, cache=True)
     generator = np.random.default_rng(0)
-    for number in range(classes):
-        place = folder / f"class{number:02d}"
-        place.mkdir(parents=True)
-        base = generator.integers(0, 255, (6, 8, 3), dtype=np.uint8)
-        for item in range(each):
-            field = base.astype(int) + generator.integers(-40, 40, base.shape)
-            small = Image.fromarray(field.clip(0, 255).astype(np.uint8))
-            image = np.asarray(small.resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
-            noisy = image.astype(int) + generator.integers(-12, 12, image.shape)
-            jpeg = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-            jpeg.save(place / f"{item:03d}.jpg", quality=90)
+    members = [np.flatnonzero(manifest.labels == number) for number in range(CLASSES)]
+    batches = [
+        [
+            (int(row), step)
+            for rows in members
+            for row in generator.choice(rows, batch // CLASSES, replace=False)
+        ]
+        for step in range(steps)
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4, fused=True)
+    loss_of = components.load("losses", "multi-similarity")
+
+    def work() -> None:
+        for seen in load(images, batches, workers=0):
+            vectors = model(seen.images)
+            itself = torch.eye(len(vectors), dtype=torch.bool)
+            sim = vectors @ vectors.T
+            loss = loss_of(pairs_from_labels(sim, seen.labels, seen.labels, exclude=itself))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return _report.count_seconds(work)
 
 
-def pipeline(arch: str, size: int, side: int, epochs: int, rounds: int) -> None:
-    """Whole processes on the same JPEGs: 20 classes x 24 images, batches of 10 x 4."""
+def compare_pipelines(
+    report: _report.Report, arch: str, size: int, side: int, *, epochs: int, rounds: int
+) -> None:
+    """Measure whole processes on the same JPEGs: 20 classes x 24 images, batches of 10 x 4."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        make_jpegs(folder / "images", classes=20, each=24, side=side)
-        images, output = str(folder / "images"), str(folder / "m.safetensors")
-        resize = str(round(size * 8 / 7))
-        command = [
-            sys.executable,
-            "-m",
-            "mltool",
-            "train",
-            images,
-            "-o",
-            output,
-            "--arch",
-            arch,
-            "--image-size",
-            str(size),
-            "--resize",
-            resize,
-            "--dim",
-            "128",
-            "--epochs",
-            str(epochs),
-            "-b",
-            "40",
-            "--classes-per-batch",
-            "10",
-            "--schedule",
-            "constant",
-            "-q",
-        ]
-        baseline = [
-            sys.executable,
-            str(Path(__file__).parent / "_pml_training.py"),
-            images,
-            arch,
-            str(size),
-            resize,
-            str(epochs),
-        ]
+        photos, output = folder / "images", folder / "m.safetensors"
+        _photos.write(photos, classes=20, each=24, side=side)
+        resize = round(size * 8 / 7)
+        words = ("--arch", arch, "--image-size", size, "--resize", resize, "--dim", DIM)
+        words += ("--epochs", epochs, "-b", 40, "--classes-per-batch", 10)
+        words += ("--schedule", "constant", "-q")
 
-        def run(words: list[str]) -> float:
-            return _report.seconds(lambda: subprocess.run(words, check=True, capture_output=True))
+        def ours() -> float:
+            return _process.run_mltool("train", photos, "-o", output, *words).seconds
 
-        figures = _report.in_turns(lambda: run(command), lambda: run(baseline), rounds=rounds)
-        _report.append(
-            "train_pipeline", arch=arch, size=size, jpeg_side=side, epochs=epochs, **figures
-        )
+        def theirs() -> float:
+            baseline = ("_pml_training.py", photos, arch, size, resize, epochs)
+            return _process.run_script(*baseline).seconds
+
+        figures = _report.measure_in_turns(ours, theirs, rounds=rounds)
+    report.append("train_pipeline", arch=arch, size=size, jpeg_side=side, epochs=epochs, **figures)
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["step", "pipeline"]
-    if "step" in wanted:
-        step("resnet10t", 32, 120, steps=20, rounds=7)
-        step("mobilenetv2_100", 112, 60, steps=8, rounds=5)
-    if "pipeline" in wanted:
-        pipeline("test_resnet", 32, 800, epochs=6, rounds=3)
-        pipeline("resnet10t", 64, 240, epochs=6, rounds=3)
+    parser = _arguments.make_parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="step|pipeline", default=["step", "pipeline"])
+    arguments = parser.parse_args()
+    report = _report.Report(arguments.smoke)
+    if arguments.smoke:
+        compare_steps(report, "test_resnet", 16, 60, epochs=1, rounds=0)
+        compare_pipelines(report, "test_resnet", 32, 40, epochs=1, rounds=0)
+        return
+    if "step" in arguments.parts:
+        compare_steps(report, "resnet10t", 32, 120, epochs=3, rounds=7)
+        compare_steps(report, "mobilenetv2_100", 112, 60, epochs=1, rounds=5)
+    if "pipeline" in arguments.parts:
+        compare_pipelines(report, "test_resnet", 32, 800, epochs=6, rounds=3)
+        compare_pipelines(report, "resnet10t", 64, 240, epochs=6, rounds=3)
 
 
 if __name__ == "__main__":
