@@ -17,7 +17,6 @@ EXEMPT = {
     "components.py",
     "datasets",
     "engine",
-    "files",
     "mixups",
     "models/features.py",
     "models/spec.py",
