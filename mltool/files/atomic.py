@@ -66,7 +66,7 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     finally:
-        with contextlib.suppress(OSError):  # synced, or its failure is on its way already
+        with contextlib.suppress(OSError):  # the data are synced, or an error is raised already
             file.close()
 
 

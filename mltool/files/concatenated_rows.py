@@ -76,7 +76,7 @@ class ConcatenatedRows:
 
 
 def release(vectors: np.ndarray | ConcatenatedRows) -> None:
-    """Give the pages of memory maps back to the system, which keeps them cached as it can."""
+    """Release the pages of memory maps from this process; the system may keep them cached."""
     for matrix in vectors.matrices if isinstance(vectors, ConcatenatedRows) else [vectors]:
         base: object = matrix
         owner = matrix

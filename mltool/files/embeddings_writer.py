@@ -197,7 +197,7 @@ class EmbeddingsWriter:
         return f"was begun with other settings ({'; '.join(lines[:5])})"
 
     def _seal(self) -> str:
-        """Complete the partial in offset and rename it."""
+        """Fill in the checksums of the partial and give it its final name."""
         blocks = (block for _, block in self._blocks(self.rows_done))
         digest, head = self._layout.seal(_embeddings_layout.hash_blocks(blocks))
         with atomic.report_errors(self._path):

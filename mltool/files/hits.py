@@ -26,11 +26,11 @@ FIELDS = {
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The nearest gallery rows of every query, best first; an empty name where there are none."""
+    """The nearest gallery rows of every query, best first; empty names fill short rows."""
 
     query_names: np.ndarray  # [Q] 'S'
     names: np.ndarray  # [Q, k] 'S'
-    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf where there is no name
+    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf for an empty name
 
     @classmethod
     def from_rows(

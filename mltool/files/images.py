@@ -1,4 +1,4 @@
-"""Image bytes to pixels: what every loader does first, and the first thing to meet odd files.
+"""Decode image files of unknown origin to pixels.
 
 Pillow alone would turn 16-bit greys to two levels, leave photos lying on their side, run
 Ghostscript for a PostScript file and only warn of a decompression bomb.
@@ -21,7 +21,7 @@ from mltool.files.reading import open_input
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**30 // 6  # about 179 million: half a gigabyte as RGB
 MAX_BYTES = 2**31  # of the file; no image below the pixel cap needs more
-OVERSAMPLING = 2  # a JPEG is shrunk by its decoder to no less than this times what is needed
+OVERSAMPLING = 2  # a JPEG is decoded at no less than this times the pixels that are needed
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's bomb check only warns below twice its limit; ours follows
 # Pillow warns of damaged metadata without naming the file; the pixels are not concerned

@@ -1,8 +1,8 @@
-"""Where an image's bytes lie: how a manifest says it, and how a text file says it.
+"""Locations of images, in the memory of a manifest and in a text file.
 
-In memory: a file's absolute path, `PACK.h5\\0ROW`, or `digits\\0ROW`. In a text: a path, absolute
-or relative to the text's folder, or `PACK.h5::NAME`, or `digits::NAME`; by name, so that a pack
-may be written again in another order.
+In memory a location is the absolute path of a file, `PACK.h5\\0ROW`, or `digits\\0ROW`. In a text
+it is a path, absolute or relative to the folder of the text, `PACK.h5::NAME`, or `digits::NAME`:
+with the name, so that a pack may be written again in another order.
 """
 
 import functools

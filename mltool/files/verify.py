@@ -35,7 +35,7 @@ def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
         pack.verify(os.fspath(path), full=full)
         return "pack"
     if kind == search_index.FORMAT:
-        search_index.read(path)  # never without its digest
+        search_index.read(path)  # checks the digest, full or not
         return "index"
     if kind == hits.FORMAT:
         hits.read(path)

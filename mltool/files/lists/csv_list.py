@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 KEYS = ("path", "name", "label")
 LONGEST_CELL = 4096  # bytes; a column is one array as wide as its longest cell
-LOCATION = " location"  # key of the resolved paths; no header has it, for they are stripped
+LOCATION = (
+    " location"  # key of the resolved paths; headers are stripped, so none begins with a space
+)
 NOT_UTF8 = "is not UTF-8; save the list as UTF-8"
 
 Cells = tuple[dict[str, StringArray], np.ndarray]  # columns; line number of each row, int64 [N]
@@ -160,7 +162,7 @@ def _blocks(
 
 
 def _check(key: str, cells: list[str], folder: str, source: str, lines: list[int]) -> None:
-    """Refuse what cannot be kept, with its line."""
+    """Raise InputError naming the line of a cell that cannot be kept."""
     joined = "".join(cells)
     if joined.isascii() and "\0" not in joined and max(map(len, cells)) <= LONGEST_CELL:
         return  # the usual case, decided for the whole column at once
