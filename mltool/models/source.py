@@ -46,10 +46,10 @@ def open_model(
             raise UsageError("--keep-aspect is for backbones; a checkpoint says itself")
         return _open_checkpoint(text, image_size, resize)
     name = text.removeprefix("timm:")
-    if name != text and weights is None:
-        weights = "timm"
     if "/" in name:
         raise InputError(f"{text}: no such file")
+    if name != text and weights is None:
+        weights = "timm"
     model = build(
         name,
         pooling=pooling or ("flatten" if name == "pixels" else "avg"),
@@ -65,25 +65,25 @@ def open_model(
         logger.warning(
             "%s has random weights (seed %d); --weights FILE|timm loads some", name, seed
         )
-    space = fingerprint(model)
+    return _describe_backbone(model.eval(), text, weights, seed)
+
+
+def _describe_backbone(model: Embedder, text: str, weights: str | None, seed: int) -> Source:
+    """Describe a backbone that `text` names, as the records need it."""
+    spec, space = model.spec, fingerprint(model)
+    is_said_by_name = text.startswith("timm:")
     settings: dict[str, object] = {
-        "weights": "timm" if weights == "timm" and name == text else None,
-        "pooling": model.spec.pooling,
-        "image_size": model.spec.crop,
+        "weights": "timm" if weights == "timm" and not is_said_by_name else None,
+        "pooling": spec.pooling,
+        "image_size": spec.crop,
         "seed": seed,
     }
     # with --keep-aspect no shorter side is asked for: it follows from each image
-    settings |= {"keep_aspect": True} if keep_aspect else {"resize": model.spec.resize}
+    settings |= {"keep_aspect": True} if spec.keep_aspect else {"resize": spec.resize}
     inputs = [("model", text, space)]
     if weights is not None and weights != "timm":
         inputs.append(("--weights", weights, history.digest_of_file(weights)))
-    return Source(
-        model=model.eval(),
-        space=space,
-        inputs=tuple(inputs),
-        history=(),
-        settings=settings,
-    )
+    return Source(model=model, space=space, inputs=tuple(inputs), history=(), settings=settings)
 
 
 def _open_checkpoint(path: str, image_size: int | None, resize: int | None) -> Source:
