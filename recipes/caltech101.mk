@@ -4,7 +4,7 @@
 #   make -C recipes caltech101 DATA=/path/to/caltech101 WEIGHTS=/path/to/mobilenetv2_100.safetensors
 # Measured on 2 CPU cores, 2 epochs in about 130 s a seed: MAP@R 45.1 % frozen, 54.4 % tuned
 # (seeds 0, 1, 2: 54.4, 54.4, 54.4); precision@1 83.5 % frozen, 87.8 % tuned.
-# The settings were compared on the test classes (see the README): the gain is optimistic by that.
+# The settings were compared on the test classes (see RESULTS.md): the gain is optimistic by that.
 # One line per finished run in results/caltech101.jsonl; runs that are there are skipped.
 CALTECH := $(RUN)/caltech101
 CALTECH_TABLE := $(CURDIR)/results/caltech101.jsonl

@@ -5,7 +5,7 @@
 # Omniglot: ResNet-10-T from scratch, background -> evaluation alphabets, 32 px, 2 epochs.
 # About 70 s of training a row on 2 CPU cores, 25 rows each; then two more seeds of the best five.
 # A row is LOSS or LOSS/MINER. Nothing is tuned: one learning rate for all, the settings of the
-# papers, and the last weights. Measured on 2 CPU cores: see the README.
+# papers, and the last weights. Measured on 2 CPU cores: see RESULTS.md.
 # One line per finished run in results/losses_*.jsonl; runs that are there are skipped.
 LOSS_ROWS ?= arcface binomial-deviance circle contrastive contrastive:form=squared,margin=0.7 \
   cosface fastap generalized-lifted-structure info-nce lifted-structure \
