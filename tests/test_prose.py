@@ -17,6 +17,7 @@ EXEMPT = {
     "components.py",
     "datasets",
     "engine",
+    "files",
     "mixups",
     "models/features.py",
     "models/spec.py",

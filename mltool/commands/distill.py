@@ -11,16 +11,21 @@ import torch
 
 from mltool import components, distributed
 from mltool.commands import teacher_student, training_setup
+from mltool.commands.objective import Additions, Lesson, Pairing, build_objective
 from mltool.commands.request import DistillRequest
-from mltool.engine import mining, training
-from mltool.engine.data import Images, plain_view
-from mltool.engine.mining import Mining, Tuples
-from mltool.engine.objectives.distill import Distilled
-from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
-from mltool.engine.objectives.transfer import TransferTerm, is_transfer
+from mltool.engine import training
+from mltool.engine.data import Images
+from mltool.engine.mining import (
+    MiningSettings,
+    Tuples,
+    TupleSampler,
+    choose_tuples_per_batch,
+)
+from mltool.engine.objectives.objective import Objective
 from mltool.engine.samplers import Neighborhoods, Sampler, Shuffled, Views
+from mltool.engine.streams import MAIN, Stream
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher
-from mltool.engine.training import Plan, Validation
+from mltool.engine.training import TrainingPlan, Validation
 from mltool.errors import SkippedInputs, UsageError
 from mltool.exact.knn import Resources
 from mltool.files import atomic, history
@@ -74,29 +79,26 @@ def _plan(
     model: Embedder,
     manifest: Manifest,
     device: torch.device,
-) -> Plan:
+) -> TrainingPlan:
     common = request.run
     images = _images(request, teacher, model, manifest)
-    tuples = _tuples(request, manifest)
-    sampler = _sampler(request, teacher, manifest, tuples, device)
+    sampler = _sampler(request, teacher, manifest, device)
     training_setup.refuse_unequal(common, model, maps=teacher_student.of_maps(request))
     training_setup.refuse_single(common, model, sampler)
-    objective = _objective(request, teacher, model, manifest, tuples)
+    objective = _objective(request, teacher, model, manifest, sampler)
     loop = training_setup.loop_settings(common, device)
     held_out = training_setup.validation(common, model, device)
-    plan = Plan(
+    plan = TrainingPlan(
         model=model,
         objective=objective,
-        images=images,
-        sampler=sampler,
+        streams=(Stream(MAIN, images, sampler),),
         loop=loop,
-        rates=training_setup.rates(common),
+        optim=training_setup.rates(common),
         ema=common.ema,
         pretrained=training_setup.is_pretrained(common),
         validation=held_out,
         classes=manifest.label_names,
         history=_history(request, teacher, model, manifest, held_out, loop.precision),
-        mining=_mining(request, teacher, tuples, images, model),
     )
     training_setup.report("distill", plan)
     return plan
@@ -144,26 +146,17 @@ def _check_views(request: DistillRequest, teacher: CachedTeacher, model: Embedde
         )
 
 
-def _tuples(request: DistillRequest, manifest: Manifest) -> Tuples | None:
-    settings = request.tuples.settings()
-    if settings is None:
-        return None
-    return Tuples(manifest.labels, settings, seed=request.run.seed, pairs=manifest.pairs)
-
-
 def _sampler(
     request: DistillRequest,
     teacher: CachedTeacher | OnlineTeacher,
     manifest: Manifest,
-    tuples: Tuples | None,
     device: torch.device,
 ) -> Sampler:
     """Tuples, neighbourhoods, P x K where classes count, else random batches; with all views."""
     common, ranks = request.run, distributed.world()
     total = common.batch_size * ranks
-    if tuples is not None:
-        whole = request.symmetric
-        return mining.batches(tuples, size=total, whole=whole, processes=ranks)
+    if (settings := request.tuples.settings()) is not None:
+        return _tuple_sampler(request, teacher, manifest, settings)
     single = total // request.views // ranks * ranks
     if not single:
         raise UsageError(
@@ -194,28 +187,29 @@ def _sampler(
     return Views(sampler, request.views) if request.views > 1 else sampler
 
 
+def _tuple_sampler(
+    request: DistillRequest,
+    teacher: CachedTeacher | OnlineTeacher,
+    manifest: Manifest,
+    settings: MiningSettings,
+) -> TupleSampler:
+    assert isinstance(teacher, CachedTeacher)
+    tuples = Tuples(manifest.labels, settings, seed=request.run.seed, pairs=manifest.pairs)
+    ranks, full = distributed.world(), request.symmetric
+    count = choose_tuples_per_batch(
+        tuples, size=request.run.batch_size * ranks, full_tuples=full, processes=ranks
+    )
+    return TupleSampler(tuples, per_batch=count, full_tuples=full, teacher=teacher, symmetric=full)
+
+
 def nearest_rows(
     teacher: CachedTeacher, manifest: Manifest, *, k: int, resources: Resources
 ) -> np.ndarray:
     """The rows [N, k] of the images nearest to each one, as the teacher sees them."""
     logger.info("looking for the %d nearest images of each of %d", k, len(manifest))
-    vectors = cast(np.ndarray, teacher.rows())
+    vectors = cast(np.ndarray, teacher.stored_rows())
     found = Embeddings(manifest.names, vectors, metric=teacher.metric)
     return nearest(found, None, k=k, keep_self=False, resources=resources).rows
-
-
-def _mining(
-    request: DistillRequest,
-    teacher: CachedTeacher | OnlineTeacher,
-    tuples: Tuples | None,
-    images: Images,
-    model: Embedder,
-) -> Mining | None:
-    if tuples is None:
-        return None
-    assert isinstance(teacher, CachedTeacher)
-    seen = images.seen_as(plain_view(model.spec))
-    return Mining(tuples, seen, teacher=teacher, symmetric=request.symmetric)
 
 
 def _objective(
@@ -223,46 +217,29 @@ def _objective(
     teacher: CachedTeacher | OnlineTeacher,
     model: Embedder,
     manifest: Manifest,
-    tuples: Tuples | None,
-) -> Distilled:
-    common = request.run
-    torch.manual_seed(common.seed)
-    generator = torch.Generator().manual_seed(common.seed)
-    stages = teacher_student.stages_of(request)
-    student = FeatureHooks(model, stages) if stages is not None else None
-    context: dict[str, object] = {
-        "student_dim": model.spec.dim,
-        "teacher_dim": teacher.dim,
-        "images": len(manifest),
-        "generator": generator,
-    }
-    terms = [
-        TransferTerm(
-            text,
-            student=student,
-            teacher=teacher.listener if isinstance(teacher, OnlineTeacher) else None,
-            context=context,
-        )
-        if is_transfer(text)
-        else TeacherPairLoss(
-            text,
-            positives=request.positives,
-            symmetric=request.symmetric,
-            mined=tuples is not None,
-            classes=len(manifest.label_names),
-            dim=model.spec.dim,
-        )
-        for text in common.loss
-    ]
-    listened = teacher_student.is_asymmetric(request) or any(map(is_transfer, common.loss))
-    return Distilled(
-        terms,
-        teacher=teacher if listened else None,
-        mined=tuples,
-        symmetric=request.symmetric,
-        normalize=model.spec.normalize,
-        seed=common.seed,
-        generator=generator,
+    sampler: Sampler,
+) -> Objective:
+    depth = teacher_student.stages_of(request)
+    lesson = Lesson(
+        teacher,
+        student_hooks=FeatureHooks(model, depth) if depth is not None else None,
+        context={
+            "student_dim": model.spec.dim,
+            "teacher_dim": teacher.dim,
+            "images": len(manifest),
+        },
+    )
+    size = None
+    if isinstance(sampler, TupleSampler):
+        size = 2 + sampler.tuples.settings.negatives
+    return build_objective(
+        [parse_loss(text, with_teacher=True) for text in request.run.loss],
+        Pairing(request.positives, request.symmetric, size),
+        Additions(),
+        model=model,
+        classes=len(manifest.label_names),
+        seed=request.run.seed,
+        lesson=lesson,
     )
 
 

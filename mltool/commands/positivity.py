@@ -13,17 +13,16 @@ from mltool.engine import device as devices
 from mltool.engine.data import Batch, Images, plain_view
 from mltool.engine.loading import default_workers, load
 from mltool.engine.mixed_positivity import as_text, measure
-from mltool.engine.objectives import mixing
-from mltool.engine.objectives.pair_loss import Term
-from mltool.engine.objectives.transfer import is_transfer
-from mltool.engine.samplers import ClassBalanced, sizes
+from mltool.engine.objectives.mixing import MixedTerm
+from mltool.engine.objectives.pair_loss import PairTerm, explain_fixed_sides
+from mltool.engine.samplers import ClassBalanced, choose_sizes
 from mltool.errors import UsageError
 from mltool.files import atomic
 from mltool.files.manifest import Manifest
 from mltool.mixups import Mixup
 from mltool.models import checkpoint, stages
 from mltool.models.checkpoint import Checkpoint
-from mltool.options.choices import parse_loss
+from mltool.options.choices import is_transfer, parse_loss
 from mltool.retrieval import pictures
 
 
@@ -77,12 +76,13 @@ def run(request: PositivityRequest) -> str:
     term = term.to(device)
     if mixup.stage is not None:
         stages.check(model.backbone, mixup.stage)
+    miner = _trained_with(found).get("miner")
     curve = measure(
         model,
         _batches(request, found, manifest, device),
         term,
         mixup,
-        miner=_trained_with(found).get("miner"),
+        miner=components.parse("miners", miner) if miner else None,
         loss=components.parse("losses", loss).text,
         level=components.parse("mixups", level).text,
         seed=request.seed,
@@ -110,10 +110,13 @@ def _trained_with(found: Checkpoint) -> dict:
     return found.history[-1]["settings"] if found.history else {}
 
 
-def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
+def _term(loss: str, found: Checkpoint, manifest: Manifest) -> PairTerm:
     """The loss, with what it has learned. Raises UsageError where that is not to be had."""
     own = manifest.label_names
-    term = Term(loss, classes=len(found.classes) or len(own), dim=found.spec.dim)
+    choice = components.parse("losses", loss)
+    if reason := explain_fixed_sides(choice):
+        raise UsageError(f"--mixup has no place here: {reason}")
+    term = PairTerm(choice, classes=len(found.classes) or len(own), dim=found.spec.dim)
     if not any(p.requires_grad for p in term.parameters()):
         return term
     trained = _trained_with(found).get("loss") or []
@@ -124,14 +127,14 @@ def _term(loss: str, found: Checkpoint, manifest: Manifest) -> Term:
         raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
     prefix = f"terms.{names.index(term.name)}."
     if any(key.startswith(prefix + "term.") for key in found.objective):
-        prefix += "term."  # of a distillation, or of mined tuples
+        prefix += "term."  # of a distillation or of mined tuples, in files of before
     state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}
     checkpoint.load_state(term, state, found.path)
     return term
 
 
-def _check(term: Term, mixup: Mixup, *, keep_aspect: bool) -> None:
-    if reason := mixing.why_not(term, mixup):
+def _check(term: PairTerm, mixup: Mixup, *, keep_aspect: bool) -> None:
+    if reason := MixedTerm(term, mixup).incompatibility():
         raise UsageError(f"--mixup has no place here: {reason}")
     if {"pos-pos", "neg-neg"} & set(mixup.kinds):
         raise UsageError(f"pairs={mixup.pairs}: lambda decides nothing there; take pos-neg")
@@ -143,7 +146,7 @@ def _batches(
     request: PositivityRequest, found: Checkpoint, manifest: Manifest, device: torch.device
 ) -> Iterator[Batch]:
     """P x K batches of test views, on the device."""
-    p, k = sizes(
+    p, k = choose_sizes(
         len(manifest.label_names),
         batch_size=request.batch_size,
         classes_per_batch=request.classes_per_batch,

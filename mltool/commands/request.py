@@ -6,11 +6,17 @@ from typing import TypeVar
 
 from mltool import components
 from mltool.engine.mining import MiningSettings
-from mltool.engine.objectives import teacher_pairs, transfer
-from mltool.engine.objectives.transfer import is_transfer
 from mltool.engine.optim import OptimizerName, ScheduleName
 from mltool.errors import UsageError
-from mltool.options.choices import SHORT_FORMS, Positives, parse_loss
+from mltool.options.choices import (
+    SHORT_FORMS,
+    Positives,
+    has_batch_pairs,
+    is_transfer,
+    parse_loss,
+    transfer_needs,
+    uses_tuples,
+)
 
 Record = TypeVar("Record")
 
@@ -186,9 +192,7 @@ class DistillRequest:
             )
         if self.neighbors is not None:
             self.run.refuse_batches("--neighbors")
-        paired = [
-            t for t in self.run.loss if not is_transfer(t) and teacher_pairs.has_batch_pairs(t)
-        ]
+        paired = [t for t in self.run.loss if not is_transfer(t) and has_batch_pairs(t)]
         if self.positives != "class" and all(t.partition(":")[0] in SHORT_FORMS for t in paired):
             raise UsageError(
                 f"--positives {self.positives}: this --loss has its own, or none; leave it out, or "
@@ -204,12 +208,12 @@ class DistillRequest:
             )
 
     def _uses_tuples(self, text: str) -> bool:
-        return not is_transfer(text) and teacher_pairs.uses_tuples(text, symmetric=self.symmetric)
+        return not is_transfer(text) and uses_tuples(text, symmetric=self.symmetric)
 
 
 def _trains_embeddings(text: str) -> bool:
     """Whether a loss sees the vectors themselves, not only maps or features before them."""
-    return not is_transfer(text) or not transfer.needs(text) & {"maps", "penultimate"}
+    return not is_transfer(text) or not transfer_needs(text) & {"maps", "penultimate"}
 
 
 def taken(kind: type[Record], given: dict[str, object]) -> Record:

@@ -9,20 +9,26 @@ import torch
 from mltool.commands import training_setup
 from mltool.commands.request import DistillRequest
 from mltool.engine import device as devices
-from mltool.engine.objectives import teacher_pairs, transfer
-from mltool.engine.objectives.transfer import is_transfer
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.features import STAGES
 from mltool.models.source import open_model
+from mltool.options import choices
+from mltool.options.choices import (
+    has_batch_pairs,
+    is_transfer,
+    takes_vectors,
+    transfer_needs,
+    transfer_takes_raw,
+)
 
 
 def of_maps(request: DistillRequest) -> str | None:
     """The first loss that compares feature maps, as an option, if there is one."""
     for text in request.run.loss:
-        if is_transfer(text) and "maps" in transfer.needs(text):
+        if is_transfer(text) and "maps" in transfer_needs(text):
             return f"--loss {text}"
     return None
 
@@ -30,7 +36,7 @@ def of_maps(request: DistillRequest) -> str | None:
 def refuse_weights(request: DistillRequest, manifest: Manifest) -> None:
     """Raise UsageError where a loss would ignore the weights of the images."""
     for text in request.run.loss if "weight" in manifest.columns else ():
-        if is_transfer(text) or teacher_pairs.takes_vectors(text):
+        if is_transfer(text) or takes_vectors(text):
             raise UsageError(
                 f"--loss {text} has no pairs and cannot weight images; leave out the column "
                 "`weight` or use another --loss"
@@ -40,7 +46,7 @@ def refuse_weights(request: DistillRequest, manifest: Manifest) -> None:
 def needs_labels(request: DistillRequest) -> bool:
     return request.tuples.mining != "none" or any(
         not is_transfer(text)
-        and teacher_pairs.needs_labels(text, request.positives, symmetric=request.symmetric)
+        and choices.needs_labels(text, request.positives, symmetric=request.symmetric)
         for text in request.run.loss
     )
 
@@ -48,12 +54,12 @@ def needs_labels(request: DistillRequest) -> bool:
 def is_asymmetric(request: DistillRequest) -> bool:
     """Whether the student's vectors are compared with the teacher's."""
     losses = [text for text in request.run.loss if not is_transfer(text)]
-    return not request.symmetric and any(map(teacher_pairs.has_batch_pairs, losses))
+    return not request.symmetric and any(map(has_batch_pairs, losses))
 
 
 def stages_of(request: DistillRequest) -> int | None:
     """How many stages are listened to, 0 for the pooled features alone, None for vectors alone."""
-    wanted = [transfer.needs(text) for text in request.run.loss if is_transfer(text)]
+    wanted = [transfer_needs(text) for text in request.run.loss if is_transfer(text)]
     if any("maps" in needs for needs in wanted):
         return STAGES if request.stages is None else request.stages
     if request.stages is not None:
@@ -133,6 +139,6 @@ def _is_normalized(request: DistillRequest) -> bool:
     vectors = [
         text
         for text in request.run.loss
-        if not is_transfer(text) or not transfer.needs(text) & {"maps", "penultimate"}
+        if not is_transfer(text) or not transfer_needs(text) & {"maps", "penultimate"}
     ]
-    return not vectors or not all(is_transfer(t) and transfer.takes_raw(t) for t in vectors)
+    return not vectors or not all(is_transfer(t) and transfer_takes_raw(t) for t in vectors)

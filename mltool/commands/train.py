@@ -3,20 +3,24 @@
 import logging
 
 import torch
-from torch import nn
 
 from mltool import components, distributed
 from mltool.commands import training_setup
+from mltool.commands.objective import Additions, Pairing, build_objective
 from mltool.commands.request import TrainRequest
-from mltool.engine import mining, training
-from mltool.engine.data import Images, plain_view
-from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples
-from mltool.engine.objectives import objective as objectives
-from mltool.engine.objectives.distill import Distilled
+from mltool.engine import training
+from mltool.engine.data import Images
+from mltool.engine.mining import (
+    MiningSettings,
+    Tuples,
+    TupleSampler,
+    choose_tuples_per_batch,
+)
 from mltool.engine.objectives.memory import MemorySettings
-from mltool.engine.objectives.teacher_pairs import TeacherPairLoss
+from mltool.engine.objectives.objective import Objective
 from mltool.engine.samplers import ClassBalanced, Sampler
-from mltool.engine.training import Plan, Validation
+from mltool.engine.streams import MAIN, Stream
+from mltool.engine.training import TrainingPlan, Validation
 from mltool.errors import SkippedInputs
 from mltool.files import atomic, history
 from mltool.files.manifest import Manifest
@@ -49,34 +53,33 @@ def run(request: TrainRequest) -> None:
         raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
 
 
-def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device) -> Plan:
+def _plan(
+    request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device
+) -> TrainingPlan:
     common = request.run
     text = training_setup.augmentation(common, model.spec)
     augmentation = components.load("augmentations", text, size=model.spec.crop)
     keep = common.cache == "ram"
     images = Images(manifest, model.spec, augmentation, seed=common.seed, cache=keep)
-    mined: Mining | None = None
     sampler: Sampler
     settings = request.tuples.settings()
     if settings is None:
         sampler, objective = _balanced(request, model, manifest)
     else:
-        mined, sampler, objective = _mined(request, settings, model, manifest, images)
+        sampler, objective = _mined(request, settings, model, manifest)
     loop = training_setup.loop_settings(common, device)
     held_out = training_setup.validation(common, model, device)
-    plan = Plan(
+    plan = TrainingPlan(
         model=model,
         objective=objective,
-        images=images,
-        sampler=sampler,
+        streams=(Stream(MAIN, images, sampler),),
         loop=loop,
-        rates=training_setup.rates(common),
+        optim=training_setup.rates(common),
         ema=common.ema,
         pretrained=training_setup.is_pretrained(common),
         validation=held_out,
         classes=manifest.label_names,
         history=_history(request, model, manifest, held_out, sampler, loop.precision),
-        mining=mined,
     )
     training_setup.report("train", plan)
     return plan
@@ -84,62 +87,53 @@ def _plan(request: TrainRequest, model: Embedder, manifest: Manifest, device: to
 
 def _balanced(
     request: TrainRequest, model: Embedder, manifest: Manifest
-) -> tuple[ClassBalanced, nn.Module]:
-    """P x K batches, compared within."""
+) -> tuple[ClassBalanced, Objective]:
+    """Build P x K batches, compared within, and their objective."""
     sampler = training_setup.class_balanced(request.run, manifest)
-    torch.manual_seed(request.run.seed)
-    objective = objectives.Supervised(
-        request.run.loss,
-        mining=request.miner,
-        classes=len(manifest.label_names),
-        dim=model.spec.dim,
-        seed=request.run.seed,
+    additions = Additions(
+        miner=components.parse("miners", request.miner) if request.miner else None,
         memory=_memory(request, sampler),
-        mixup=request.mixup,
+        mixup=components.parse("mixups", request.mixup) if request.mixup else None,
     )
-    stage = objective.mixup.stage if objective.mixup is not None else None
-    if stage is not None:
-        stages.check(model.backbone, stage)
+    objective = build_objective(
+        [components.parse("losses", text) for text in request.run.loss],
+        Pairing(),
+        additions,
+        model=model,
+        classes=len(manifest.label_names),
+        seed=request.run.seed,
+    )
+    if objective.stage is not None:
+        stages.check(model.backbone, objective.stage)
     training_setup.refuse_unequal(
-        request.run, model, maps=f"--mixup {request.mixup}" if stage else None
+        request.run, model, maps=f"--mixup {request.mixup}" if objective.stage else None
     )
     training_setup.refuse_single(request.run, model, sampler)
     return sampler, objective
 
 
 def _mined(
-    request: TrainRequest,
-    settings: MiningSettings,
-    model: Embedder,
-    manifest: Manifest,
-    images: Images,
-) -> tuple[Mining, TupleBatches, nn.Module]:
-    """Batches of tuples mined by the model itself, each anchor compared within its own."""
+    request: TrainRequest, settings: MiningSettings, model: Embedder, manifest: Manifest
+) -> tuple[TupleSampler, Objective]:
+    """Build batches of tuples mined by the model itself, and their objective."""
     common = request.run
     training_setup.refuse_unequal(common, model, maps=None)
     tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
     ranks = distributed.world()
-    sampler = mining.batches(tuples, size=common.batch_size * ranks, whole=True, processes=ranks)
-    training_setup.refuse_single(common, model, sampler)
-    torch.manual_seed(common.seed)
-    classes, dim = len(manifest.label_names), model.spec.dim
-    terms = [
-        TeacherPairLoss(
-            text, positives="class", symmetric=True, mined=True, classes=classes, dim=dim
-        )
-        for text in common.loss
-    ]
-    objective = Distilled(
-        terms,
-        teacher=None,
-        mined=tuples,
-        symmetric=True,
-        normalize=model.spec.normalize,
-        seed=common.seed,
-        generator=torch.Generator(),
+    count = choose_tuples_per_batch(
+        tuples, size=common.batch_size * ranks, full_tuples=True, processes=ranks
     )
-    own = Mining(tuples, images.seen_as(plain_view(model.spec)), teacher=None, symmetric=True)
-    return own, sampler, objective
+    sampler = TupleSampler(tuples, per_batch=count, full_tuples=True)
+    training_setup.refuse_single(common, model, sampler)
+    objective = build_objective(
+        [components.parse("losses", text) for text in common.loss],
+        Pairing(images_per_tuple=sampler.images_per_tuple),
+        Additions(),
+        model=model,
+        classes=len(manifest.label_names),
+        seed=common.seed,
+    )
+    return sampler, objective
 
 
 def _memory(request: TrainRequest, sampler: ClassBalanced) -> MemorySettings | None:

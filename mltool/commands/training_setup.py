@@ -17,8 +17,8 @@ from mltool.engine.extract import find_readable
 from mltool.engine.loading import default_workers
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
-from mltool.engine.samplers import ClassBalanced, Sampler, sizes
-from mltool.engine.training import Plan, Runtime, Validation
+from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
+from mltool.engine.training import ExecutionOptions, TrainingPlan, Validation
 from mltool.errors import InputError, UsageError
 from mltool.files import history
 from mltool.files.manifest import Manifest
@@ -164,7 +164,7 @@ def class_balanced(request: RunRequest, manifest: Manifest) -> ClassBalanced:
             len(manifest.pairs),
         )
     fitting = partial(
-        sizes,
+        choose_sizes,
         batch_size=request.batch_size * distributed.world(),
         classes_per_batch=request.classes_per_batch,
         processes=distributed.world(),
@@ -200,15 +200,15 @@ def loop_settings(request: RunRequest, device: torch.device) -> LoopSettings:
 
 def rates(request: RunRequest) -> OptimSettings:
     """How parameters move."""
+    groups = {"backbone": request.lr_backbone, "proxies": request.lr_proxies}
     return OptimSettings(
         optimizer=request.optimizer,
         lr=request.lr,
-        lr_backbone=request.lr_backbone,
-        lr_proxies=request.lr_proxies,
         weight_decay=request.weight_decay,
         momentum=request.momentum,
         schedule=request.schedule,
         warmup=request.warmup,
+        lr_groups={name: rate for name, rate in groups.items() if rate is not None},
     )
 
 
@@ -289,10 +289,10 @@ def record(
     return history.extend(*history.read_all(lists), *before, record=step)
 
 
-def report(command: str, plan: Plan) -> None:
+def report(command: str, plan: TrainingPlan) -> None:
     """Say what the run has taken and will do."""
-    spec, sampler = plan.model.spec, plan.sampler
-    logger.info("%s: %s", command, plan.images.manifest.summary())
+    spec, sampler = plan.model.spec, plan.main.sampler
+    logger.info("%s: %s", command, plan.main.source.manifest.summary())
     logger.info(
         "%s, %d-d, %.1f M parameters, %d px; %d epochs of %d steps of %s images",
         spec.backbone,
@@ -310,9 +310,9 @@ def workers(request: RunRequest) -> int:
     return default_workers() if request.workers is None else request.workers
 
 
-def runtime(request: RunRequest, device: torch.device) -> Runtime:
+def runtime(request: RunRequest, device: torch.device) -> ExecutionOptions:
     """How the run is carried out."""
-    return Runtime(
+    return ExecutionOptions(
         output=request.output,
         resume=request.resume,
         allow_nonidentical=request.allow_nonidentical,

@@ -2,8 +2,9 @@
 
 import copy
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,35 +27,48 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step or an extraction step works on."""
+    """The images of one step, of training or extraction, and what belongs to them."""
 
     images: ImageBatch  # uint8 [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
-    weights: Tensor | None = None  # [B] float32, where the list has a column `weight`
+    columns: dict[str, Tensor] = field(default_factory=dict)  # [B, ...] by name; on the CPU
 
-    def stacked(self) -> Tensor:
-        """Images of one size [B, 3, H, W]."""
+    def stack_images(self) -> Tensor:
+        """Return the images as one tensor [B, 3, H, W]; they must be of one size."""
         assert isinstance(self.images, Tensor), "images of unequal sizes"
         return self.images
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        weights = self.weights.to(device) if self.weights is not None else None
-        images = _moved(self.images, device)
-        return replace(self, images=images, labels=self.labels.to(device), weights=weights)
+        """Move images and labels to a device; rows, draws and columns stay on the CPU."""
+        images = _move(self.images, device)
+        return replace(self, images=images, labels=self.labels.to(device))
 
 
-def _moved(images: ImageBatch, device: torch.device) -> ImageBatch:
+def _move(images: ImageBatch, device: torch.device) -> ImageBatch:
     if isinstance(images, Tensor):
         return images.to(device, non_blocking=True)
     return tuple(image.to(device, non_blocking=True) for image in images)
 
 
+class BatchSource(Protocol):
+    """What batches are read from, by rows and draws; loading processes call it."""
+
+    manifest: Manifest
+
+    def __getitems__(self, items: Rows) -> Batch | str:
+        """Load one batch, or say why an item cannot be read."""
+        ...
+
+    def as_test(self) -> "BatchSource":
+        """Return the same items as a model sees them in a test."""
+        ...
+
+
 def plain_view(spec: ModelSpec) -> Augmentation:
-    """How a model sees images in a test: their centre, or with `keep_aspect` all of them."""
+    """Return how a model sees images in a test: their centre, or with `keep_aspect` all of them."""
     text = "whole:flip=0" if spec.keep_aspect else "center"
     return components.load("augmentations", text, size=spec.crop)
 
@@ -63,6 +77,8 @@ class Images(Dataset):
     """Images of a manifest, prepared for a model; items are lists of (row, draw).
 
     With `views`, draw d shows the pixels of draw d modulo `views`, as a cached teacher saw them.
+    Batches carry those of `columns` that the manifest has. Raises InputError for a column that
+    holds no numbers.
     """
 
     def __init__(
@@ -75,50 +91,52 @@ class Images(Dataset):
         cache: bool = False,
         skip_bad: bool = False,
         views: int | None = None,
+        columns: Sequence[str] = ("weight",),
     ) -> None:
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
-        self.weights = _weights(manifest)
+        present = [name for name in columns if name in manifest.columns]
+        self.columns = {name: _read_column(manifest, name) for name in present}
         self.boxes = crop_boxes.from_columns(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * (3 if spec.keep_aspect else 9 / 2)
         self.cache = PixelCache(len(manifest), bytes_per_image=int(size)) if cache else None
 
     def __getitems__(self, items: Rows) -> Batch | str:
-        """One batch. A reason why an image cannot be read travels as text: it crosses processes."""
-        chosen: list[Tensor] = []
-        taken: list[tuple[int, int]] = []
+        """Load one batch; why an image cannot be read travels as text, which crosses processes."""
+        pixels: list[Tensor] = []
+        loaded: list[tuple[int, int]] = []
         failures: list[tuple[int, str]] = []
         for row, draw in items:
             try:
-                chosen.append(self._augmented(row, draw))
-                taken.append((row, draw))
+                pixels.append(self._augment(row, draw))
+                loaded.append((row, draw))
             except InputError as error:
                 if not self.skip_bad:
                     return str(error)
                 failures.append((row, str(error)))
-        rows = np.array([row for row, _ in taken], np.int64)
-        draws = torch.tensor([draw for _, draw in taken], dtype=torch.int64)
+        rows = np.array([row for row, _ in loaded], np.int64)
+        draws = torch.tensor([draw for _, draw in loaded], dtype=torch.int64)
         labels = torch.from_numpy(self.manifest.labels[rows])
-        weights = torch.from_numpy(self.weights[rows]) if self.weights is not None else None
+        columns = {name: torch.from_numpy(of[rows]) for name, of in self.columns.items()}
         return Batch(
-            _together(chosen), labels, torch.from_numpy(rows), draws, tuple(failures), weights
+            _stack(pixels), labels, torch.from_numpy(rows), draws, tuple(failures), columns
         )
 
-    def seen_as(self, augmentation: Augmentation) -> "Images":
-        """The same images, and what is kept of them, under another augmentation."""
+    def as_test(self) -> "Images":
+        """Return the same images, and what is cached of them, as a model sees them in a test."""
         other = copy.copy(self)
-        other.augmentation = augmentation
+        other.augmentation = plain_view(self.spec)
         return other
 
-    def prepared(self, row: int) -> Tensor:
-        """The image before augmentation, uint8 [3, H, W].
+    def prepare(self, row: int) -> Tensor:
+        """Return the image before augmentation, uint8 [3, H, W].
 
         Its shorter side is `spec.resize`, or with `keep_aspect` its longer side that at most.
         """
-        kept = self.cache.get(row) if self.cache is not None else None
-        if kept is not None:
-            return to_tensor(kept)
+        cached = self.cache.get(row) if self.cache is not None else None
+        if cached is not None:
+            return to_tensor(cached)
         size = self.spec.resize
         image = to_tensor(self._pixels(row, size))
         resize = resize_longer if self.spec.keep_aspect else resize_shorter
@@ -128,20 +146,20 @@ class Images(Dataset):
         return image
 
     def _pixels(self, row: int, at_least: int) -> np.ndarray:
-        """What the list's crop box leaves of the image: uint8 [H, W, 3]."""
+        """Load what the list's crop box leaves of the image: uint8 [H, W, 3]."""
         location = self.manifest.paths[row]
         if self.boxes is None or np.isnan(self.boxes[row, 0]):
             return images.load(location, at_least=at_least)
         # the box is in pixels of the whole image, so its decoder must not shrink it
         return crop_boxes.crop(images.load(location), self.boxes[row], name=describe(location))
 
-    def _augmented(self, row: int, draw: int) -> Tensor:
+    def _augment(self, row: int, draw: int) -> Tensor:
         view = draw if self.views is None else draw % self.views
         generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], view))
-        return self.augmentation(self.prepared(row), generator)
+        return self.augmentation(self.prepare(row), generator)
 
 
-def _together(images: list[Tensor]) -> ImageBatch:
+def _stack(images: list[Tensor]) -> ImageBatch:
     if not images:
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     if all(image.shape == images[0].shape for image in images):
@@ -149,11 +167,18 @@ def _together(images: list[Tensor]) -> ImageBatch:
     return tuple(images)
 
 
-def _weights(manifest: Manifest) -> np.ndarray | None:
-    """The column `weight` [N] float32, an empty cell counting 1. Raises InputError."""
-    column = manifest.columns.get("weight")
-    if column is None:
-        return None
+def _read_column(manifest: Manifest, name: str) -> np.ndarray:
+    """Return a column [N] of numbers. Raises InputError."""
+    column = manifest.columns[name]
+    if name == "weight":
+        return _check_weights(column)
+    if column.dtype.kind not in "iuf":
+        raise InputError(f"the column `{name}` of the image list must hold numbers")
+    return column
+
+
+def _check_weights(column: np.ndarray) -> np.ndarray:
+    """Return the column `weight` [N] float32, an empty cell counting 1. Raises InputError."""
     weights = np.nan_to_num(column.astype(np.float32), nan=1.0, posinf=-1.0)
     if bad := np.count_nonzero(weights < 0):
         raise InputError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine.data import Images
+from mltool.engine.data import BatchSource, Images
 from mltool.engine.device import autocast
 from mltool.engine.ema import Ema
 from mltool.engine.loading import in_order, load, report_dead_loaders
@@ -42,7 +42,7 @@ class Block:
 
 
 def embed_blocks(
-    model: nn.Module, images: Images, rows: Sequence[int], how: Extraction, *, views: int = 1
+    model: nn.Module, images: BatchSource, rows: Sequence[int], how: Extraction, *, views: int = 1
 ) -> Iterator[Block]:
     """Yield the embeddings of `rows` in order, one block per batch.
 
@@ -76,7 +76,7 @@ def _embed(model: nn.Module, images: ImageBatch) -> Tensor:
 
 
 def embed_rows(
-    model: nn.Module, images: Images, how: Extraction, *, rows: Sequence[int] | None = None
+    model: nn.Module, images: BatchSource, how: Extraction, *, rows: Sequence[int] | None = None
 ) -> np.ndarray:
     """Return the embeddings [N, D] of all rows or some; each rank embeds an equal part of them."""
     rows = range(len(images.manifest)) if rows is None else rows
@@ -89,7 +89,7 @@ def embed_rows(
 
 def embed_in_training(
     model: nn.Module,
-    images: Images,
+    images: BatchSource,
     how: Extraction,
     *,
     rows: Sequence[int] | None = None,

@@ -8,10 +8,11 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from mltool.engine.data import Batch, Images
+from mltool.engine.data import Batch, BatchSource
 from mltool.engine.samplers import Rows
 from mltool.engine.signals import WATCHED
 from mltool.errors import InputError, ResourceError
@@ -26,17 +27,17 @@ def in_order(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterato
 
 
 def load(
-    dataset: Images, batches: Iterable[Rows], *, workers: int, stall_timeout: float = 600.0
+    source: BatchSource, batches: Iterable[Rows], *, workers: int, stall_timeout: float = 600.0
 ) -> Iterator[Batch]:
     """Yield a batch for each list of (row, draw), in order, loaded by `workers` processes.
 
-    Raises InputError for an unreadable image (unless the dataset skips), ResourceError when no
+    Raises InputError for an unreadable image (unless the source skips), ResourceError when no
     batch comes for `stall_timeout` seconds or a loading process dies.
     """
     with warnings.catch_warnings():  # of more workers than cores: they were asked for
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader: DataLoader = DataLoader(
-            dataset,
+            cast(Dataset, source),
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_keep_whole,

@@ -1,15 +1,14 @@
 """The one training loop: batch -> embeddings -> objective -> backward -> step -> log -> save.
 
-It knows neither commands nor methods: what is minimised is the objective's, what is seen is the
-stream's, and how far the run is stands in `Counters`, so that a run continued from a saved state
-takes exactly the steps it would have taken.
+The objective defines the loss, the streams give the batches, `Counters` hold the progress; the loop
+knows no method. A run continued from saved counters takes exactly the steps it would have taken.
 """
 
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -23,6 +22,7 @@ from mltool.engine.device import autocast
 from mltool.engine.ema import Ema
 from mltool.engine.log import Log
 from mltool.engine.optim import OptimSettings
+from mltool.engine.samplers import Sampler
 from mltool.engine.signals import Stop
 from mltool.errors import Interrupted, NumericError
 from mltool.progress import Progress
@@ -36,10 +36,22 @@ COLLAPSED_STEPS = 50
 Embed = Callable[..., Tensor]  # the model, in the precision of the run
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a step takes place, in plain integers, so that nobody reads a counter on the device."""
+
+    step: int  # steps taken so far in the whole run
+    epoch: int
+    steps: int  # an epoch, of the stream `main`
+    epochs: int
+
+
 class Objective(Protocol):
     """What a run minimises; an `nn.Module` whose parameters and buffers are saved with it."""
 
-    def __call__(self, streams: Mapping[str, Batch], model: Embed) -> dict[str, Tensor]: ...
+    def __call__(
+        self, streams: Mapping[str, Batch], model: Embed, moment: Moment
+    ) -> dict[str, Tensor]: ...
 
 
 @dataclass
@@ -58,7 +70,7 @@ class LoopSettings:
 
     epochs: int
     seed: int
-    precision: str  # resolved: fp32, bf16 or fp16
+    precision: str  # resolved: fp32, bf16 or fp16; fp64 is for tests
     freeze_bn: bool
     clip: float | None
     val_every: int
@@ -77,6 +89,7 @@ class Run:
     counters: Counters
     device: torch.device
     metric: str = "cosine"  # by which embeddings are compared
+    samplers: Mapping[str, Sampler] = field(default_factory=dict)  # by stream
 
 
 def fit(
@@ -102,18 +115,19 @@ def fit(
     """
     counters = run.counters
     stepper = _Stepper(run, settings)
-    saved = time.monotonic()
+    saved, first = time.monotonic(), _count_steps(run, steps)
     with (
         closing(batches(counters.epoch, counters.step)) as stream,
-        Progress("train", settings.epochs * steps, unit="steps", start=_done(run, steps)) as bar,
+        Progress("train", settings.epochs * steps, unit="steps", start=first) as bar,
     ):
         while not _is_over(counters, settings):
-            moment = counters.epoch + counters.step / steps
-            optimizers.set_rates(run.optimizer, rates, epoch=moment, epochs=settings.epochs)
-            values = stepper(next(stream), _done(run, steps))
+            epoch = counters.epoch + counters.step / steps  # with fractions
+            optimizers.set_rates(run.optimizer, rates, epoch=epoch, epochs=settings.epochs)
+            moment = Moment(_count_steps(run, steps), counters.epoch, steps, settings.epochs)
+            values = stepper(next(stream), moment)
             counters.step += 1
-            log.write(step=_done(run, steps), epoch=counters.epoch, values=values)
-            bar.update(_done(run, steps), f"loss {values['loss']:.4g}")
+            log.write(step=_count_steps(run, steps), epoch=counters.epoch, values=values)
+            bar.update(_count_steps(run, steps), f"loss {values['loss']:.4g}")
             ended = counters.step == steps
             if ended:
                 _end_epoch(counters, settings, validate, keep_best)
@@ -129,7 +143,8 @@ def fit(
                 raise Interrupted("stopped by a signal; the state is saved, go on with --resume")
 
 
-def _done(run: Run, steps: int) -> int:
+def _count_steps(run: Run, steps: int) -> int:
+    """Return how many steps of the whole run are done."""
     return run.counters.epoch * steps + run.counters.step
 
 
@@ -150,7 +165,7 @@ def _end_epoch(
 
 
 def _is_over(counters: Counters, settings: LoopSettings) -> bool:
-    """Whether all epochs are done, or those up to the last validation brought nothing better."""
+    """Return whether all epochs are done, or validation has not improved for too long."""
     if counters.epoch >= settings.epochs:
         return True
     if settings.patience is None or counters.best_epoch < 0 or counters.step:
@@ -166,21 +181,22 @@ class _Stepper:
         self.run, self.settings = run, settings
         self.parameters = [p for g in run.optimizer.param_groups for p in g["params"]]
         self.collapsed_steps = 0
-        self.vectors: Tensor | None = None  # the first of a step: those of its main batch
+        self.vectors: Tensor | None = None  # of the first pass of a step
         run.model.train()
         if settings.freeze_bn:
             for module in run.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
 
-    def __call__(self, streams: Mapping[str, Batch], number: int) -> dict[str, float]:
+    def __call__(self, streams: Mapping[str, Batch], moment: Moment) -> dict[str, float]:
+        """Take one step; return the loss, and its terms if there are several."""
         # dropout and the like: a function of (seed, step), as the batches are
-        torch.manual_seed(hash((self.settings.seed, number, distributed.rank())))
+        torch.manual_seed(hash((self.settings.seed, moment.step, distributed.rank())))
         on_device = {name: batch.to(self.run.device) for name, batch in streams.items()}
         self.vectors = None
-        terms = self.run.objective(on_device, self._embed)
+        terms = self.run.objective(on_device, self._embed, moment)
         total = torch.stack(list(terms.values())).sum()
-        values = self._checked(terms, total)
+        values = self._check(terms, total)
         self.run.optimizer.zero_grad(set_to_none=True)
         self.run.scaler.scale(total).backward()
         distributed.average_gradients(self.parameters)
@@ -200,8 +216,8 @@ class _Stepper:
             self.vectors = vectors.detach()
         return vectors
 
-    def _checked(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
-        """The figures of this step, read from the device in one go; raises NumericError."""
+    def _check(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
+        """Read the figures of this step from the device, in one go. Raises NumericError."""
         figures = [total, *terms.values(), self._spread()]
         loss, *each, spread = torch.stack([f.detach().float() for f in figures]).tolist()
         if not math.isfinite(loss + spread):  # a loss that compares sees nothing in NaN: it is 0
@@ -221,7 +237,7 @@ class _Stepper:
         return {"loss": loss, **named}
 
     def _spread(self) -> Tensor:
-        """Mean of half the squared distances in the batch: 0 when all embeddings are the same.
+        """Return the mean of half the squared distances in the batch, 0 if all are the same.
 
         Of unit vectors it is 1 minus their mean cosine; compared by distance, vectors are scaled
         by one factor, to a mean square of 1.

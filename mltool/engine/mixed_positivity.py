@@ -1,4 +1,4 @@
-"""How often a mixed example acts as a positive, by how much of a positive is in it.
+"""Share of mixed examples that a loss pulls closer, as a function of lambda.
 
 Venkataramanan et al., It Takes Two to Tango: Mixup for Deep Metric Learning, ICLR 2022.
 """
@@ -12,16 +12,18 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mltool import components
+from mltool.components import Choice
 from mltool.engine.data import Batch
-from mltool.engine.objectives import mixing, pair_loss
-from mltool.engine.objectives.mixing import Mixture, Originals
-from mltool.engine.objectives.pair_loss import Side, Term, pairs_of
+from mltool.engine.objectives import mixing
+from mltool.engine.objectives.mixing import MixInputs, Mixture
+from mltool.engine.objectives.pair_loss import PairTerm, build_pairs, load_miner
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison
 from mltool.errors import InputError
 from mltool.losses import Pairs
 from mltool.mixups import Mixup
 from mltool.models.stages import StageHook
 
-SHARES = tuple(n / 10 for n in range(11))  # lambda
+LAMBDAS = tuple(n / 10 for n in range(11))
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Curve:
 
 
 def as_text(curve: Curve) -> str:
-    """A table for people."""
+    """Format a table for people."""
     closed = curve.closed_form or (math.nan,) * len(curve.share)
     rows = zip(curve.share, curve.empirical, closed, strict=True)
     lines = [f"{'lambda':<8}{'measured':>10}{'closed form':>14}"]
@@ -53,45 +55,37 @@ def as_text(curve: Curve) -> str:
 def measure(
     model: nn.Module,
     batches: Iterable[Batch],
-    term: Term,
+    term: PairTerm,
     mixup: Mixup,
     *,
     loss: str,
     level: str,
     seed: int,
-    miner: str | None = None,
+    miner: Choice | None = None,
 ) -> Curve:
-    """The curve of a model, in evaluation mode, over batches of class indices.
+    """Measure the curve of a model, in evaluation mode, over batches of class indices.
 
     What is mixed is drawn as in training, among the pairs of `miner`, lambda alone is set. Each
-    anchor's examples enter the loss together.
+    anchor's examples enter the loss together. Raises InputError if there is nothing to mix.
     """
     generator = Generator().manual_seed(seed)
-    miner = miner if term.minable else None
-    sims: list[list[Tensor]] = [[] for _ in SHARES]
-    pulled: list[list[Tensor]] = [[] for _ in SHARES]
+    miner = miner if term.declared.has_batch_pairs else None
+    sims: list[list[Tensor]] = [[] for _ in LAMBDAS]
+    pulled: list[list[Tensor]] = [[] for _ in LAMBDAS]
     for batch in batches:
         with torch.no_grad():
-            tap = StageHook(mixup.stage) if mixup.stage is not None else None
-            vectors = model(batch.images, tap=tap)
-            anchors, candidates = term.standing(Side(vectors, batch.labels))
-            pairs = pairs_of(anchors, candidates)
-            chosen = pair_loss.miner(miner, dim=vectors.shape[1], generator=generator)
-            pairs = chosen(pairs) if chosen is not None else pairs
-            mixture = mixing.draw(pairs, mixup, own=None, generator=generator)
-        originals = None
-        if tap is not None and tap.seen is not None:
-            originals = Originals(tap.seen, tap.stage, batch.stacked()[:1], model)
-        there = mixture.pos + mixture.neg > 0
-        for number, share in enumerate(SHARES):
-            mixed = _mixed(mixture, share, pairs, anchors, candidates, originals)
-            gradient = _gradient(term, mixed, anchors)
-            sims[number].append(mixed.sim[there].cpu())
-            pulled[number].append((gradient <= 0)[there].cpu())
+            comparison, inputs = _compare(model, batch, term, mixup, miner, generator)
+            mixture = mixing.draw_mixture(comparison, mixup, generator=generator)
+        exists = mixture.pos + mixture.neg > 0
+        for number, lam in enumerate(LAMBDAS):
+            mixed = _mix(mixture, lam, comparison, inputs)
+            gradient = _differentiate(term, mixed, comparison.anchors)
+            sims[number].append(mixed.sim[exists].cpu())
+            pulled[number].append((gradient <= 0)[exists].cpu())
     joined = [torch.cat(parts).numpy() for parts in sims]
     if not len(joined[0]):
         raise InputError("no image has both positives and negatives in its batch; nothing to mix")
-    limits = [threshold(loss, share) for share in SHARES]
+    limits = [threshold(loss, lam) for lam in LAMBDAS]
     closed = [
         float(np.mean(s <= limit))
         for s, limit in zip(joined, limits, strict=True)
@@ -99,41 +93,57 @@ def measure(
     ]
     return Curve(
         loss=loss,
-        miner=miner,
+        miner=miner.text if miner is not None else None,
         mixup=level,
         examples=len(joined[0]),
-        share=SHARES,
+        share=LAMBDAS,
         empirical=tuple(float(torch.cat(parts).double().mean()) for parts in pulled),
         closed_form=tuple(closed) or None,
     )
 
 
-def _mixed(
-    mixture: Mixture,
-    share: float,
-    pairs: Pairs,
-    anchors: Side,
-    candidates: Side,
-    originals: Originals | None,
-) -> Pairs:
-    """The mixed pairs with one lambda, in float64: small slopes must not vanish."""
-    there = (mixture.pos + mixture.neg > 0).to(mixture.pos)
-    set_to = mixture._replace(
-        share=torch.full_like(mixture.share, share), pos=share * there, neg=(1 - share) * there
+def _compare(
+    model: nn.Module,
+    batch: Batch,
+    term: PairTerm,
+    mixup: Mixup,
+    miner: Choice | None,
+    generator: Generator,
+) -> tuple[Comparison, MixInputs | None]:
+    """Return the clean pairs of a batch that the miner keeps, and the inputs to mix, if any are."""
+    hook = StageHook(mixup.stage) if mixup.stage is not None else None
+    vectors = model(batch.images, tap=hook)
+    anchors, candidates = term.sides(BatchSide(vectors, batch.labels))
+    pairs = build_pairs(anchors, candidates)
+    if miner is not None:
+        select = load_miner(miner, dim=vectors.shape[1], generator=generator)
+        pairs = select(pairs, anchors.vectors)
+    inputs = None
+    if hook is not None and hook.seen is not None:
+        inputs = MixInputs(hook.seen, hook.stage, batch.stack_images()[:1], model)
+    return Comparison(anchors, candidates, pairs), inputs
+
+
+def _mix(mixture: Mixture, lam: float, comparison: Comparison, inputs: MixInputs | None) -> Pairs:
+    """Build the mixed pairs with one lambda, in float64: small slopes must not vanish."""
+    exists = (mixture.pos + mixture.neg > 0).to(mixture.pos)
+    same = mixture._replace(
+        lam=torch.full_like(mixture.lam, lam), pos=lam * exists, neg=(1 - lam) * exists
     )
     with torch.no_grad():
-        mixed = mixing.realised(set_to, pairs, anchors, candidates, originals)
+        mixed = mixing.build_mixed_pairs(same, comparison, inputs)
     return Pairs(*(matrix.double() for matrix in mixed))
 
 
-def _gradient(term: Term, pairs: Pairs, anchors: Side) -> Tensor:
+def _differentiate(term: PairTerm, pairs: Pairs, anchors: BatchSide) -> Tensor:
+    """Return the derivative of the loss by each similarity [A, K]."""
     sim = pairs.sim.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(term(pairs._replace(sim=sim), anchors), sim)
+    (gradient,) = torch.autograd.grad(term.weigh(pairs._replace(sim=sim), anchors), sim)
     return gradient
 
 
-def threshold(loss: str, share: float) -> float | None:
-    """The similarity up to which a mixed example is pulled, None where there is no closed form.
+def threshold(loss: str, lam: float) -> float | None:
+    """Return the similarity up to which a mixed example is pulled, None without a closed form.
 
     multi-similarity, proxy-anchor and binomial-deviance:form=set: m + ln(lambda / (1 - lambda)) /
     (alpha + beta), exact for one mixed example of an anchor in the first; contrastive: any from
@@ -142,14 +152,14 @@ def threshold(loss: str, share: float) -> float | None:
     choice = components.parse("losses", loss)
     settings = dict(choice.settings)
     number = {key: float(v) for key, v in settings.items() if isinstance(v, int | float)}
-    if share in (0.0, 1.0):
-        odds = math.copysign(math.inf, share - 0.5)
+    if lam in (0.0, 1.0):
+        odds = math.copysign(math.inf, lam - 0.5)
     else:
-        odds = math.log(share / (1 - share))
+        odds = math.log(lam / (1 - lam))
     if choice.name == "multi-similarity" or settings.get("form") == "set":
         return number["base"] + odds / (number["alpha"] + number["beta"])
     if choice.name == "proxy-anchor":
         return odds / (2 * number["alpha"])  # its margins cancel out
     if choice.name == "contrastive" and settings["form"] == "similarity":
-        return math.inf if share >= 0.5 else number["margin"]
+        return math.inf if lam >= 0.5 else number["margin"]
     return None

@@ -1,21 +1,37 @@
-"""Optimisers with separate rates for backbone, head and the objective's own parameters."""
+"""Optimisers whose groups, named after the part that learns, have rates of their own."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn, optim
 
-from mltool.engine.objectives.transfer import TransferTerm
+from mltool.components import suggest
 from mltool.errors import InputError, UsageError
 
 OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
 ScheduleName = Literal["cosine", "constant", "step"]
 
-# Rates of the parts relative to --lr where they are not given. A pretrained backbone moves ten
-# times slower than a fresh head; proxies, which see few gradients each, ten times faster.
+# Whose parameters a group holds. Those of the model go by its parts; a term of the objective names
+# the group of what it learns.
+GROUPS = (
+    "backbone",
+    "attention",
+    "pooling",
+    "projection",
+    "proxies",
+    "transfer",
+    "masks",
+    "basis",
+    "pretext",
+)
+Members = list[tuple[str, nn.Parameter]]
+OTHERWISE = "proxies"  # of an objective that names none
+
+# Rates relative to --lr where they are not asked for. A pretrained backbone moves ten times slower
+# than a fresh head; proxies, which see few gradients each, ten times faster.
 PRETRAINED_BACKBONE = 0.1
 PROXIES = 10.0
 
@@ -26,67 +42,94 @@ class OptimSettings:
 
     optimizer: OptimizerName
     lr: float
-    lr_backbone: float | None
-    lr_proxies: float | None
     weight_decay: float
     momentum: float
     schedule: ScheduleName
     warmup: float  # epochs
+    lr_groups: Mapping[str, float] = field(default_factory=dict)  # rates of some groups
 
 
 def create(
     model: nn.Module, objective: nn.Module, settings: OptimSettings, *, pretrained: bool
 ) -> optim.Optimizer:
-    """An optimiser whose groups carry their parameters' names and their part.
+    """Create an optimiser whose groups carry their names and those of their parameters.
 
-    Biases, gains and other vectors, and proxies are not decayed. What else the objective learns,
-    such as a transfer's projections, is like the head. Raises UsageError when there is nothing to
-    learn.
+    Biases, gains and other vectors, and proxies are not decayed. Raises UsageError when there is
+    nothing to learn, and for the rate of a group that does not exist.
     """
-    rates = rates_of(settings, pretrained=pretrained)
-    groups: dict[tuple[str, float], list[tuple[str, nn.Parameter]]] = {}
-    named = [(f"model.{n}", p) for n, p in model.named_parameters()]
-    named += [(f"objective.{n}", p) for n, p in objective.named_parameters()]
-    layers = [m for m in objective.modules() if isinstance(m, TransferTerm)]
-    like_head = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    for name, parameter in named:
-        part = "head" if id(parameter) in like_head else _part(name)
-        matrix = parameter.numel() > max(parameter.shape, default=1)  # [C, 1, 1] is a vector
-        decay = settings.weight_decay if part != "objective" and matrix else 0.0
-        groups.setdefault((part, decay), []).append((name, parameter))
+    rates = choose_rates(settings, pretrained=pretrained)
+    groups = _group_parameters(model, objective, settings.weight_decay)
     if not groups:
         raise UsageError("neither the model nor the loss has anything to learn; use another --arch")
+    _refuse_absent(settings, [group for group, _, _ in groups])
     return _OPTIMIZERS[settings.optimizer](
         [
             {
                 "params": [p for _, p in members],
                 "names": [n for n, _ in members],
-                "part": part,
-                "lr": rates[part],
-                "base_lr": rates[part],
+                "part": group,
+                "lr": rates[group],
+                "base_lr": rates[group],
                 "weight_decay": decay,
             }
-            for (part, decay), members in groups.items()
+            for group, decay, members in groups
         ],
         settings,
     )
 
 
-def rates_of(settings: OptimSettings, *, pretrained: bool) -> dict[str, float]:
-    """The base rate of each part."""
-    slower = PRETRAINED_BACKBONE if pretrained else 1.0
-    backbone, proxies = settings.lr_backbone, settings.lr_proxies
-    return {
-        "backbone": settings.lr * slower if backbone is None else backbone,
-        "head": settings.lr,
-        "objective": settings.lr * PROXIES if proxies is None else proxies,
-    }
+def _group_parameters(
+    model: nn.Module, objective: nn.Module, weight_decay: float
+) -> list[tuple[str, float, Members]]:
+    """Return (group, weight decay, members) of all that learns.
+
+    The order decides how the norm of a gradient is rounded, hence clipped. All groups but
+    `backbone` and `proxies` stand together, those of one decay side by side.
+    """
+    groups: dict[tuple[str, float], dict[str, Members]] = {}
+    for group, name, parameter in _list_parameters(model, objective):
+        matrix = parameter.numel() > max(parameter.shape, default=1)  # [C, 1, 1] is a vector
+        decay = weight_decay if group != "proxies" and matrix else 0.0
+        part = group if group in ("backbone", "proxies") else "head"
+        groups.setdefault((part, decay), {}).setdefault(group, []).append((name, parameter))
+    return [
+        (group, decay, members)
+        for (_, decay), by_group in groups.items()
+        for group, members in by_group.items()
+    ]
 
 
-def _part(name: str) -> str:
-    if name.startswith("objective."):
-        return "objective"
-    return "backbone" if name.startswith("model.backbone.") else "head"
+def choose_rates(settings: OptimSettings, *, pretrained: bool) -> dict[str, float]:
+    """Return the base rate of each group."""
+    rates = dict.fromkeys(GROUPS, settings.lr)
+    rates["backbone"] *= PRETRAINED_BACKBONE if pretrained else 1.0
+    rates["proxies"] *= PROXIES
+    return rates | dict(settings.lr_groups)
+
+
+def _refuse_absent(settings: OptimSettings, present: Sequence[str]) -> None:
+    for name in settings.lr_groups:
+        if name not in present:
+            names = ", ".join(dict.fromkeys(present))
+            raise UsageError(
+                f"a rate for {name}{suggest(name, list(GROUPS))}: nothing of that name learns here "
+                f"(there are: {names})"
+            )
+
+
+def _list_parameters(
+    model: nn.Module, objective: nn.Module
+) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """Yield (group, name, parameter) of all that learns."""
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        yield part if part in GROUPS else "projection", f"model.{name}", parameter
+    group_of: dict[nn.Parameter, str] = {}
+    for module in objective.modules():  # the inner modules come later, and prevail
+        if (group := getattr(module, "group", None)) is not None:
+            group_of |= dict.fromkeys(module.parameters(), group)
+    for name, parameter in objective.named_parameters():
+        yield group_of.get(parameter, OTHERWISE), f"objective.{name}", parameter
 
 
 def _fused(groups: list[dict]) -> bool:
@@ -106,7 +149,7 @@ _OPTIMIZERS: dict[str, Callable[[list[dict], OptimSettings], optim.Optimizer]] =
 def set_rates(
     optimizer: optim.Optimizer, settings: OptimSettings, *, epoch: float, epochs: int
 ) -> None:
-    """Give every group its rate at a moment, `epoch` counted with fractions."""
+    """Set the rate of every group, `epoch` counted with fractions."""
     factor = _factor(settings, epoch, epochs)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
@@ -124,7 +167,7 @@ def _factor(settings: OptimSettings, epoch: float, epochs: int) -> float:
 
 
 def state(optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by parameter name and key."""
+    """Return the optimiser's tensors by parameter name and key."""
     return {
         f"{name}/{key}": value
         for group in optimizer.param_groups
@@ -136,22 +179,22 @@ def state(optimizer: optim.Optimizer) -> dict[str, Tensor]:
 
 def load_state(optimizer: optim.Optimizer, saved: dict[str, Tensor], path: str) -> None:
     """Put saved tensors back. Raises InputError where they do not fit the parameters."""
-    known: set[str] = set()
+    used: set[str] = set()
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            own = {k: v for k, v in saved.items() if k.rpartition("/")[0] == name}
-            known |= own.keys()
-            for key, value in own.items():
-                place = _place(key, parameter, fused=bool(group.get("fused")))
-                if value.shape != place.shape:
+            tensors = {k: v for k, v in saved.items() if k.rpartition("/")[0] == name}
+            used |= tensors.keys()
+            for key, value in tensors.items():
+                empty = _allocate(key, parameter, fused=bool(group.get("fused")))
+                if value.shape != empty.shape:
                     raise InputError(f"{path}: optimiser state of {name} does not fit the model")
-                optimizer.state[parameter][key.rpartition("/")[2]] = place.copy_(value)
-    if saved.keys() - known:
+                optimizer.state[parameter][key.rpartition("/")[2]] = empty.copy_(value)
+    if saved.keys() - used:
         raise InputError(f"{path}: optimiser state of parameters that the model does not have")
 
 
-def _place(key: str, parameter: nn.Parameter, *, fused: bool) -> Tensor:
-    """Room for a tensor of the state, where and as the optimiser itself would make it."""
+def _allocate(key: str, parameter: nn.Parameter, *, fused: bool) -> Tensor:
+    """Allocate a tensor of the state, where and as the optimiser itself would."""
     if key.endswith("/step"):  # a count, which only the fused steps read on the device
         return torch.empty((), device=parameter.device if fused else "cpu")
     # the fused steps walk memory, so moments must lie as their parameter does

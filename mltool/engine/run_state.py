@@ -1,8 +1,9 @@
-"""The running state of a training run, `<out>.partial`, and whether a run may go on from it."""
+"""The running state of a training run, `<out>.partial`, and whether a run may continue from it."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from mltool.errors import InputError
 from mltool.files import canonical_json, history, safetensors_file
 from mltool.models.checkpoint import load_state, to_arrays
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+Array = TypeVar("Array")
 SUFFIX = ".partial"
 
 # Settings that change the result, yet may be changed to go on (on another machine, say).
@@ -33,12 +35,12 @@ class Identity:
 
 
 def path_of(output: str) -> str:
-    """Where the running state of an output lies."""
+    """Return the path of an output's running state."""
     return output + SUFFIX
 
 
 def is_finished(output: str, identity: Identity) -> bool:
-    """Whether `output` is there already and was made by exactly this run."""
+    """Return whether `output` exists and was made by exactly this run."""
     if not Path(output).is_file():
         return False
     steps = history.read(output)
@@ -61,6 +63,8 @@ def save(output: str, run: Run, best: dict[str, Tensor] | None, identity: Identi
     arrays = to_arrays(run.model.state_dict(), "model.")
     arrays |= to_arrays(run.objective.state_dict(), "objective.")
     arrays |= to_arrays(optim.state(run.optimizer), "optimizer.")
+    for name, sampler in run.samplers.items():
+        arrays |= {f"streams.{name}.{key}": value for key, value in sampler.state().items()}
     if run.ema is not None:
         arrays |= to_arrays(run.ema.averages, "ema.")
     if best is not None:
@@ -82,7 +86,7 @@ def save(output: str, run: Run, best: dict[str, Tensor] | None, identity: Identi
 def restore(
     output: str, run: Run, identity: Identity, *, steps: int, allow_nonidentical: bool
 ) -> dict[str, Tensor] | None:
-    """Put the state on disk into `run`; returns the best weights so far, if validation kept any.
+    """Put the state on disk into `run`; return the best weights so far, if validation kept any.
 
     Raises InputError when the partial is damaged or belongs to another run, saying what differs.
     """
@@ -96,6 +100,11 @@ def restore(
     load_state(run.model, _section(state, "model."), path)
     load_state(run.objective, _section(state, "objective."), path)
     optim.load_state(run.optimizer, _section(state, "optimizer."), path)
+    for name, sampler in run.samplers.items():
+        try:
+            sampler.load_state(_section(arrays, f"streams.{name}."))
+        except ValueError as error:
+            raise InputError(f"{path}: its stream {name} does not fit: {error}") from None
     if run.ema is not None:
         for name, value in _section(state, "ema.").items():
             run.ema.averages[name].copy_(value)
@@ -132,7 +141,7 @@ def _check(path: str, meta: dict, identity: Identity, allow_nonidentical: bool) 
 
 
 def _split(record: object) -> tuple[object, object]:
-    """A record without its changeable settings, and those."""
+    """Split a record into one without its changeable settings, and these."""
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         return record, None
     settings = dict(record["settings"])
@@ -141,7 +150,7 @@ def _split(record: object) -> tuple[object, object]:
 
 
 def _by_option(inputs: object) -> object:
-    """The inputs of a record such that a message can say which one is another."""
+    """Return the inputs of a record such that a message can say which of them differ."""
     if not isinstance(inputs, list):
         return inputs
     named: dict[str, str] = {}
@@ -152,5 +161,6 @@ def _by_option(inputs: object) -> object:
     return named
 
 
-def _section(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _section(state: dict[str, Array], prefix: str) -> dict[str, Array]:
+    """Return what belongs to one part of the state, without its prefix."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

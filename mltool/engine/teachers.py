@@ -1,4 +1,4 @@
-"""Teachers: where the vectors come from that a student learns from.
+"""Teachers: the vectors that a student learns from.
 
 A teacher is no part of the objective: it is never trained, moved, saved or counted with it.
 """
@@ -28,18 +28,19 @@ Inputs = tuple[tuple[str, str, str], ...]  # (option, path, digest) for the hist
 
 
 class Teacher(Protocol):
-    """What is asked of any teacher."""
+    """Any teacher, cached or online."""
 
     dim: int
     metric: str  # by which its vectors are compared
     space: str  # names its vector space, "" = unknown
     inputs: Inputs
     history: history.History
+    hooks: FeatureHooks | None  # at the network, where one is asked for features
 
-    def of_batch(self, batch: Batch) -> Tensor:
-        """Vectors [B, dim] of a batch, float32 on its device; of unit length if compared by cosine.
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """Return vectors [B, dim] of a batch, float32 on its device, without gradient.
 
-        They carry no gradient.
+        They have unit length if they are compared by cosine.
         """
         ...
 
@@ -53,11 +54,14 @@ class CachedTeacher:
     other. `join` comes before use.
     """
 
+    hooks: FeatureHooks | None = None
+
     def __init__(self, text: str) -> None:
         paths = shards.expand(text)
         parts = [embeddings.read_header(path) for path in paths]
         first = parts[0]
-        shards.check_match(paths, parts, of_equal_pixels=True)
+        for path, part in zip(paths[1:], parts[1:], strict=True):
+            _check_match(paths[0], first, path, part)
         self.metric, self.space, self.views = first.metric, first.space, first.views
         self.dim = first.vectors.shape[1] // self.views
         self.history = history.merge(*(part.history for part in parts))
@@ -88,38 +92,38 @@ class CachedTeacher:
             *(self._text, self.dim, f"{len(wanted):,}", f"{len(self._names):,}"),
         )
 
-    def of_batch(self, batch: Batch) -> Tensor:
-        """Vectors [B, dim] of the images, or views, of a batch."""
-        vectors = self.of_rows(batch.rows.numpy(), batch.draws.numpy())
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """Return the vectors [B, dim] of the images, or views, of a batch."""
+        vectors = self.read_rows(batch.rows.numpy(), batch.draws.numpy())
         return vectors.to(batch.labels.device)
 
-    def rows(self) -> ConcatenatedRows:
-        """The vectors [N, dim] of the image list as they are stored, not read yet; first views."""
+    def stored_rows(self) -> ConcatenatedRows:
+        """Return the vectors [N, dim] of the image list, not read yet; first views."""
         stored = self._rows * self.views
         is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
-        return self._vectors if is_whole else ConcatenatedRows(self._vectors.matrices, stored)
+        return self._vectors if is_whole else ConcatenatedRows(self._vectors.parts, stored)
 
-    def of_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
-        """Vectors [n, dim] of rows [n] of the image list, on the CPU."""
+    def read_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
+        """Read the vectors [n, dim] of rows [n] of the image list, on the CPU."""
         wanted = self._rows[rows] * self.views + draws % self.views
         order = np.argsort(wanted, kind="stable")  # the disk is read in one direction
-        found = np.empty((len(rows), self.dim), np.float32)
-        found[order] = self._vectors[wanted[order]]
+        read = np.empty((len(rows), self.dim), np.float32)
+        read[order] = self._vectors[wanted[order]]
         release(self._vectors)
-        broken = ~np.isfinite(found).all(1)
+        broken = ~np.isfinite(read).all(1)
         if broken.any():
             raise InputError(
                 f"{self._text}: the vector of {examples(self._names[self._rows[rows[broken]]])} "
                 "is not finite; embed it again"
             )
-        vectors = torch.from_numpy(found)
+        vectors = torch.from_numpy(read)
         return functional.normalize(vectors, out=vectors) if self.metric == "cosine" else vectors
 
 
 class OnlineTeacher:
     """A network that sees the very crops of the student, in evaluation mode and without gradient.
 
-    With `stages` it also keeps its last feature maps and its pooled features, see `listener`.
+    With `stages` it also keeps its last feature maps and its pooled features, see `hooks`.
     """
 
     def __init__(
@@ -129,11 +133,11 @@ class OnlineTeacher:
         spec = self._model.spec
         self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
         self.inputs, self.history = _as_teacher(source.inputs), source.history
-        self.listener = FeatureHooks(self._model, stages) if stages is not None else None
+        self.hooks = FeatureHooks(self._model, stages) if stages is not None else None
         self._device, self._precision = device, precision
 
-    def of_batch(self, batch: Batch) -> Tensor:
-        """Vectors [B, dim] of the images of a batch."""
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """Embed the images of a batch, [B, dim]."""
         images, size = batch.images, self._model.spec.crop
         # whole images stay as large as the student sees them
         if isinstance(images, Tensor) and images.shape[-1] != size:
@@ -154,15 +158,15 @@ class OnlineTeacher:
 
 
 def is_file_of_vectors(text: str) -> bool:
-    """Whether `--teacher` names embeddings: files, a folder or a glob, but no model."""
+    """Return whether `--teacher` names embeddings: files, a folder or a glob, but no model."""
     if text.startswith("timm:") or text.endswith(".safetensors"):
         return False
     return text.endswith(".h5") or not os.path.isfile(text) or safe_h5.is_hdf5(text)
 
 
-def _preprocess(found: Embeddings) -> dict:
+def _preprocess(file: Embeddings) -> dict:
     try:
-        how = canonical_json.from_json(found.preprocess)
+        how = canonical_json.from_json(file.preprocess)
     except ValueError:
         how = None
     return how if isinstance(how, dict) else {}
@@ -175,7 +179,15 @@ def _augmentation(path: str, how: dict) -> tuple[str, int]:
     return augment, seed
 
 
+def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) -> None:
+    for what in ("metric", "space", "views", "preprocess"):
+        if getattr(one, what) != getattr(other, what):
+            raise InputError(f"{first} and {second} differ in {what}; embed both in the same way")
+    if one.vectors.shape[1] != other.vectors.shape[1]:
+        raise InputError(f"{first} and {second} differ in dimensions; embed both in the same way")
+
+
 def _as_teacher(inputs: Inputs) -> Inputs:
-    """What made a model, as options of `distill`."""
+    """Return what made a model, as options of `distill`."""
     options = {"model": "--teacher", "--weights": "--teacher-weights"}
     return tuple((options[option], path, digest) for option, path, digest in inputs)

@@ -7,10 +7,7 @@ import numpy as np
 
 
 def to_json(value: object) -> str:
-    """Return JSON with sorted keys and no spaces, numpy scalars as numbers.
-
-    Raises ValueError for NaN.
-    """
+    """JSON with sorted keys and no spaces; numpy scalars are numbers. NaN is a ValueError."""
     return json.dumps(
         value,
         sort_keys=True,
@@ -30,12 +27,12 @@ def from_json(text: str | bytes) -> object:
 
 
 def digest(value: object) -> str:
-    """Return the hexadecimal sha256 of the JSON of `value`."""
+    """Hexadecimal sha256 of the JSON of `value`."""
     return hashlib.sha256(to_json(value).encode()).hexdigest()
 
 
 def differences(then: object, now: object, name: str = "") -> list[str]:
-    """List `name: then -> now` for every part in which two nested JSON values differ."""
+    """`name: then -> now` for every part in which two nested JSON values differ."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = sorted(then.keys() | now.keys())
         parts = [

@@ -1,8 +1,8 @@
 """Provenance: which steps, with which inputs and settings, made a file.
 
-A history is a tuple of records, one a step, and each step follows the steps that made its inputs.
-A record holds what decides the result and nothing else: no output name, folder, host, time or
-run-time option. The same work thus gives the same bytes on any machine.
+A history is a tuple of records, inputs before users, each step once. A record holds what decides
+the result and nothing else: no output name, folder, host, time or run-time option, so the same
+work gives the same bytes wherever it is done.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def record(
     settings: Mapping[str, object],
     counts: Mapping[str, int],
 ) -> Record:
-    """Return one step. `inputs` are (option, path, digest); positional options have no dashes.
+    """One step. `inputs` are (option, path, digest); an option without dashes is positional.
 
     Of a path only the base name stays. Where the input carries a history, its last step is noted
     as `made_by`, so that a chain of steps can be told from its pieces.
@@ -55,7 +55,7 @@ def record(
 
 
 def merge(*histories: Iterable[Record]) -> History:
-    """Join histories: each step stands once, after the steps that made its inputs."""
+    """Histories joined, each step once, inputs still before users."""
     steps: dict[str, Record] = {}
     for history in histories:
         for step in history:
@@ -64,14 +64,14 @@ def merge(*histories: Iterable[Record]) -> History:
 
 
 def extend(*histories: Iterable[Record], record: Record) -> History:
-    """Join the histories of the inputs and append `record`."""
+    """The histories of the inputs joined, each step once, and `record` as the last."""
     return merge(*histories, [record])
 
 
 def read(path: str | os.PathLike[str]) -> History:
-    """Read the history in an mltool file or beside a text, () if there is none.
+    """The history in an mltool file or beside a text; () where there is none.
 
-    Raises InputError if the file cannot be read.
+    Raises InputError when the file cannot be read.
     """
     start = _start(path)
     if start.startswith(safe_h5.SIGNATURE):
@@ -83,12 +83,12 @@ def read(path: str | os.PathLike[str]) -> History:
 
 
 def read_all(texts: Iterable[str | None]) -> list[History]:
-    """Read the histories of all texts that are files; folders and benchmarks have none."""
+    """The histories of those texts that are files; others (folders, benchmarks) have none."""
     return [read(text) for text in texts if text and os.path.isfile(text)]
 
 
 def list_inputs(option: str, texts: Iterable[str], digest: str) -> list[tuple[str, str, str]]:
-    """Return image lists as inputs of a record: HDF5 files by their digest, others by `digest`."""
+    """Image lists as inputs of a record: an mltool file by its own digest, others by `digest`."""
     return [(option, text, digest_of_file(text) if _is_h5_file(text) else digest) for text in texts]
 
 
@@ -97,7 +97,7 @@ def _is_h5_file(text: str) -> bool:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """Return the digest in an mltool file, else the sha256 of the bytes. Raises InputError."""
+    """The digest stored in an mltool file, else the sha256 of the bytes. Raises InputError."""
     start, stored = _start(path), ""
     if start.startswith(safe_h5.SIGNATURE):
         with safe_h5.open_file(path) as file:
@@ -109,7 +109,7 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 
 
 def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> None:
-    """Write `<path>.history.json` for the present text in `path`. Raises ResourceError."""
+    """Write `<path>.history.json` for the text file `path` as it is now. Raises ResourceError."""
     content = {
         "format": SIDECAR_FORMAT,
         "format_version": SIDECAR_VERSION,
@@ -120,9 +120,9 @@ def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> No
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> History:
-    """Read the history beside the text file `path`, () if there is none.
+    """The history beside the text file `path`, () if there is none.
 
-    Warns if the text was edited since the history was written. Raises InputError.
+    A text that is not the one described is told by a warning. Raises InputError.
     """
     beside = sidecar(path)
     if not beside.exists():
@@ -133,28 +133,26 @@ def read_sidecar(path: str | os.PathLike[str]) -> History:
 
 
 def is_edited(path: str | os.PathLike[str]) -> bool:
-    """Return whether the text in `path` differs from the one its sidecar describes.
-
-    Raises InputError.
-    """
+    """Whether the text file `path` differs from what its sidecar describes. Raises InputError."""
     return _read_beside(sidecar(path)).get("sha256") != _sha256(path)
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
-    """Return the path of the history of the text file `path`."""
+    """Where the history of the text file `path` lies."""
     return Path(os.fspath(path) + SIDECAR)
 
 
 def to_rows(history: Iterable[Record]) -> np.ndarray:
-    """Return the history as dataset `/history` of an HDF5 file: a JSON text a step, 'S' [steps].
+    """The history as dataset `/history` of an HDF5 file: a JSON text a step, 'S' [steps].
 
-    An attribute would end at 64 KB, or have a variable length, which is not safe to read.
+    A dataset, because an attribute ends at 64 KB unless it is of variable length, which is not
+    safe to read.
     """
     return np.array([canonical_json.to_json(step).encode() for step in history], "S")
 
 
 def from_h5(file: h5py.File) -> History:
-    """Read the history in an HDF5 file, () if there is none. Raises InputError."""
+    """The history in an HDF5 file, () if there is none. Raises InputError."""
     if not safe_h5.has_object(file, "history"):
         return ()
     rows = safe_h5.read_dataset(file, "history", ndim=1, kinds="S").tolist()
@@ -167,14 +165,14 @@ def from_h5(file: h5py.File) -> History:
 
 
 def check(steps: object, path: str | os.PathLike[str]) -> History:
-    """Return `steps`, parsed from file `path`, as a history. Raises InputError if they are none."""
+    """`steps`, parsed from file `path`, as a history. Raises InputError if they are none."""
     if not isinstance(steps, list) or not all(_is_record(step) for step in steps):
         raise InputError(f"the history in {path} is not a list of steps; make the file again")
     return tuple(steps)
 
 
 def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
-    """Return the commands that made a file, one a step; the last one writes to `output`."""
+    """The commands that made a file, one a step; the last one writes to `output`."""
     steps = list(history)
     names = {
         str(item["made_by"]): str(item["name"])

@@ -26,29 +26,28 @@ FIELDS = {
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The nearest gallery rows of every query, best first; empty names fill short rows."""
+    """The nearest gallery rows of every query, best first; an empty name where there are none."""
 
     query_names: np.ndarray  # [Q] 'S'
     names: np.ndarray  # [Q, k] 'S'
-    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf for an empty name
+    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf where there is no name
 
     @classmethod
     def from_rows(
         cls, query_names: np.ndarray, names: np.ndarray, rows: np.ndarray, scores: np.ndarray
     ) -> "Hits":
-        """Make hits of gallery `rows` [Q, k] (-1 = none), whose names are in `names` [N]."""
-        # row -1 picks the empty name at the end
-        padded = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
-        return cls(query_names, padded[rows], np.where(rows >= 0, scores, -np.inf))
+        """From gallery `rows` [Q, k] (-1 = none) into the gallery's `names` [N]."""
+        known = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
+        return cls(query_names, known[rows], np.where(rows >= 0, scores, -np.inf))
 
     def drop_below(self, score: float) -> "Hits":
-        """Return the hits without those below `score`."""
+        """Without the hits below `score`."""
         kept = self.scores >= score
         names = np.where(kept, self.names, np.array(b"", self.names.dtype))
         return Hits(self.query_names, names, np.where(kept, self.scores, -np.inf))
 
     def rows(self) -> Iterator[tuple[str, int, str, float]]:
-        """Yield (query, rank from 1, name, score) of every hit."""
+        """(query, rank from 1, name, score) of every hit."""
         for query, names, scores in zip(self.query_names, self.names, self.scores, strict=True):
             for rank, (name, score) in enumerate(zip(names.tolist(), scores, strict=True), 1):
                 if name:
@@ -56,27 +55,27 @@ class Hits:
 
 
 def as_text(hits: Hits, most: int = 20) -> str:
-    """Return a table for a terminal: the hits of the first queries, names escaped."""
+    """A table for a terminal: the hits of the first queries; names are made safe to print."""
     lines = []
     for number, query in enumerate(hits.query_names[:most].tolist()):
         lines.append(escape(query.decode()))
         one = Hits(hits.query_names[number : number + 1], *_row(hits, number))
-        shown = [f"{rank:>5}  {score:8.4f}  {escape(name)}" for _, rank, name, score in one.rows()]
-        lines += shown or ["       (none)"]
+        found = [f"{rank:>5}  {score:8.4f}  {escape(name)}" for _, rank, name, score in one.rows()]
+        lines += found or ["       (none)"]
     if len(hits.query_names) > most:
         lines.append(f"... and {len(hits.query_names) - most:,} queries more; -o FILE keeps all")
     return "\n".join(lines)
 
 
 def as_tsv(hits: Hits) -> Iterator[str]:
-    """Yield a header and one line a hit: query, rank, name, score."""
+    """A header and one line a hit: query, rank, name, score."""
     yield "query\trank\tname\tscore"
     for query, rank, name, score in hits.rows():
         yield f"{_field(query)}\t{rank}\t{_field(name)}\t{score:.9g}"
 
 
 def as_run(hits: Hits) -> Iterator[str]:
-    """Yield a TREC run: query Q0 document rank score tag; spaces in names are percent-encoded.
+    """A TREC run: query Q0 document rank score tag; spaces in names are percent-encoded.
 
     trec_eval orders by score alone and prints what it reads; scores have 17 digits.
     """

@@ -55,3 +55,47 @@ def parse_loss(text: str, *, with_teacher: bool = False) -> Choice:
 def pairing_of(choice: Choice, positives: Positives) -> ShortForm:
     """Return who counts as what: as the short form says, else as `positives` does."""
     return SHORT_FORMS.get(choice.alias, ShortForm(choice.name, positives))
+
+
+def is_transfer(text: str) -> bool:
+    """Return whether a text names a transfer, going by the name alone."""
+    name = text.partition(":")[0].replace("_", "-")
+    return name in components.names("transfers")
+
+
+def has_batch_pairs(text: str) -> bool:
+    """Return whether the candidates of a loss can be the teacher's vectors."""
+    return parse_loss(text, with_teacher=True).declared.has_batch_pairs
+
+
+def uses_tuples(text: str, *, symmetric: bool) -> bool:
+    """Return whether a loss compares anchors with mined negatives."""
+    choice = parse_loss(text, with_teacher=True)
+    has_negatives = pairing_of(choice, "class").has_negatives
+    return choice.declared.has_batch_pairs and (symmetric or has_negatives)
+
+
+def needs_labels(text: str, positives: Positives, *, symmetric: bool) -> bool:
+    """Return whether a loss needs labels.
+
+    Only `positives="self"` against the teacher does not.
+    """
+    choice = parse_loss(text, with_teacher=True)
+    declared = choice.declared
+    self_only = pairing_of(choice, positives).positives == "self" and declared.has_batch_pairs
+    return not (self_only and not symmetric) or "labels" in declared.needs
+
+
+def takes_vectors(text: str) -> bool:
+    """Return whether a loss takes the vectors of the batch, not pairs."""
+    return parse_loss(text, with_teacher=True).declared.takes_vectors
+
+
+def transfer_needs(text: str) -> frozenset[str]:
+    """Return what a transfer wants besides the vectors."""
+    return components.parse("transfers", text).declared.needs
+
+
+def transfer_takes_raw(text: str) -> bool:
+    """Return whether a transfer is published for vectors as long as they are."""
+    return components.parse("transfers", text).declared.takes_raw

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from mltool.datasets import open_data
-from mltool.engine.mining import hardest
+from mltool.engine.mining import hardest_negatives
 
 DATA = "digits:train"
 PARTS = ["epoch", "memory", "mining"]
@@ -92,7 +92,7 @@ def compare_rankings(
     anchor_labels, labels = (generator.integers(0, classes, count) for count in (queries, pool))
     data = (anchors, anchor_labels, candidates, labels)
     figures = _report.measure_in_turns(
-        lambda: _report.count_seconds(lambda: hardest(*data, count=5)),
+        lambda: _report.count_seconds(lambda: hardest_negatives(*data, count=5)),
         lambda: _report.count_seconds(lambda: walk(*data)),
         rounds=rounds,
     )

@@ -19,7 +19,7 @@ from torch import nn
 
 from mltool.commands import distill
 from mltool.engine import loop
-from mltool.engine.objectives import distill as objectives
+from mltool.engine.objectives.objective import Objective
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher
 from mltool.errors import InputError, Interrupted, UsageError
 from mltool.files import embeddings, safetensors_file
@@ -64,15 +64,15 @@ def lesson(output: Path, teacher: dict[str, Path], name: str, **changes) -> byte
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """A signal in the n-th step from now on."""
-    forward, seen = objectives.Distilled.forward, []
+    forward, seen = Objective.forward, []
 
-    def both(self, streams, model):
+    def both(self, streams, model, moment):
         seen.append(1)
         if len(seen) == step:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return forward(self, streams, model)
+        return forward(self, streams, model, moment)
 
-    monkeypatch.setattr(objectives.Distilled, "forward", both)
+    monkeypatch.setattr(Objective, "forward", both)
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -166,15 +166,15 @@ def test_cached_views_show_the_student_the_same_pixels(
     """The cached view of every crop is what the online teacher says of that very crop."""
     online = checkpoint.read(str(teacher["t.safetensors"])).build_model()
     distances = []
-    of_batch = CachedTeacher.of_batch
+    embed_batch = CachedTeacher.embed_batch
 
     def checked(self, batch):
-        found = of_batch(self, batch)
+        found = embed_batch(self, batch)
         with torch.no_grad():
             distances.append(float((online(batch.images) - found).abs().max()))
         return found
 
-    monkeypatch.setattr(CachedTeacher, "of_batch", checked)
+    monkeypatch.setattr(CachedTeacher, "embed_batch", checked)
     learn(tmp_path / "s", teacher["views.h5"], "regression", epochs=5, seed=3)
     assert len(distances) == 30
     assert max(distances) < 1e-5

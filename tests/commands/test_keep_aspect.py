@@ -54,7 +54,7 @@ def test_vectors_are_those_of_single_images(teacher: dict[str, Path], views: Pat
     images = Images(image_lists.read(str(views)), model.spec, plain_view(model.spec), seed=0)
     shapes = set()
     for row, name in enumerate(images.manifest.names):
-        image = images.prepared(row)
+        image = images.prepare(row)
         assert max(image.shape) <= 48
         shapes.add(image.shape)
         with torch.inference_mode():

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import Result
 
 from mltool.datasets import sfm120k
-from mltool.engine.mining import TupleBatches, Tuples
-from mltool.engine.samplers import Batch
+from mltool.engine.mining import Tuples, TupleSampler
+from mltool.engine.samplers import Rows
 from mltool.files import history
 
 Call = Callable[..., Result]
@@ -72,9 +72,9 @@ def test_distilling_on_sfm120k_uses_its_pairs_and_resumes(
     assert "20 images, 5 classes (4 to 4 each, median 4), 12 pairs" in done.stderr
     assert "need not show the same" not in done.stderr
     assert last(whole)["counts"] == TRAIN
-    made, seen = TupleBatches.batch, []
+    made, seen = TupleSampler.batch, []
 
-    def interrupted(self: TupleBatches, epoch: int, step: int) -> Batch:
+    def interrupted(self: TupleSampler, epoch: int, step: int) -> Rows:
         pairs = {tuple(pair) for pair in self.tuples.pairs.tolist()}
         drawn = zip(self.tuples.anchors.tolist(), self.tuples.positives.tolist(), strict=True)
         assert pairs == set(drawn)
@@ -84,7 +84,7 @@ def test_distilling_on_sfm120k_uses_its_pairs_and_resumes(
         return made(self, epoch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TupleBatches, "batch", interrupted)
+        patch.setattr(TupleSampler, "batch", interrupted)
         call(*words, "-o", broken, status=75)
     assert (1, 1) in seen
     assert not broken.exists()

@@ -39,7 +39,7 @@ def test_the_box_is_cut_from_the_whole_image_and_then_resized(listed, cache):
     for row, part in ((0, pixels[50:190, 100:300]), (1, pixels[:300, 700:])):
         expected = resize_shorter(to_tensor(part.copy()), 28, interpolation=SPEC.interpolation)
         for _ in range(2):  # decoded, then kept
-            assert torch.equal(seen.prepared(row), expected)
+            assert torch.equal(seen.prepare(row), expected)
         found = seen.__getitems__([(row, 0)]).images[0]
         assert torch.equal(found, center_crop(expected, 24))
 
@@ -47,12 +47,12 @@ def test_the_box_is_cut_from_the_whole_image_and_then_resized(listed, cache):
 def test_an_empty_box_leaves_the_image_as_it_was(listed, tmp_path):
     path, _ = listed
     (tmp_path / "plain.csv").write_text("path\na.jpg\n")
-    assert torch.equal(images(path).prepared(2), images(tmp_path / "plain.csv").prepared(0))
+    assert torch.equal(images(path).prepare(2), images(tmp_path / "plain.csv").prepare(0))
 
 
 def test_a_box_outside_is_a_bad_image(listed, tmp_path):
     (tmp_path / "bad.csv").write_text("path,x_1,y_1,x_2,y_2\na.jpg,900,0,950,10\n")
     with pytest.raises(InputError, match=r"no pixel of .*a\.jpg, which is 800 x 600"):
-        images(tmp_path / "bad.csv").prepared(0)
+        images(tmp_path / "bad.csv").prepare(0)
     batch = images(tmp_path / "bad.csv", skip_bad=True).__getitems__([(0, 0)])
     assert len(batch.failures) == 1

@@ -169,10 +169,10 @@ def test_skipping_leaves_the_unreadable_out(photos: Manifest, workers: int) -> N
 class Faulty(Images):
     """Loaders that misbehave at row 2."""
 
-    def prepared(self, row: int) -> torch.Tensor:
+    def prepare(self, row: int) -> torch.Tensor:
         if row == 2:
             self.misbehave()
-        return super().prepared(row)
+        return super().prepare(row)
 
     def misbehave(self) -> None:
         raise NotImplementedError
@@ -284,7 +284,7 @@ def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) ->
 
 def test_the_same_images_under_another_augmentation(photos: Manifest) -> None:
     augmented = images(photos, cache=True)
-    plain = augmented.seen_as(images(photos, "center").augmentation)
+    plain = augmented.as_test()
     assert plain.cache is augmented.cache
     rows = [[(row, 3) for row in range(len(photos))]]
     expected = next(load(images(photos, "center"), rows, workers=0))

@@ -16,7 +16,7 @@ from mltool.engine.optim import OptimSettings
 from mltool.engine.signals import Stop
 from mltool.errors import Interrupted, NumericError
 
-RATES = OptimSettings("sgd", 0.1, None, None, 0.0, 0.0, "constant", 0.0)
+RATES = OptimSettings("sgd", 0.1, 0.0, 0.0, "constant", 0.0)
 
 
 class Toy(nn.Module):
@@ -40,7 +40,7 @@ class Squares(nn.Module):
         self.calls, self.spoil = 0, spoil or {}
         self.noise: list[float] = []
 
-    def forward(self, streams, model) -> dict[str, torch.Tensor]:
+    def forward(self, streams, model, moment) -> dict[str, torch.Tensor]:
         vectors = model(streams["main"].images)
         self.noise.append(torch.rand(()).item())
         value = vectors.square().mean() * self.spoil.get(self.calls, 1.0)
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(poison: float) -> None:
 
 def test_embeddings_that_are_nan_stop_a_loss_that_does_not_see_them() -> None:
     class Blind(Squares):
-        def forward(self, streams, model):
+        def forward(self, streams, model, moment):
             vectors = model(streams["main"].images) * math.nan
             return {"hinge": torch.where(vectors > 0, vectors, 0.0).sum()}
 
@@ -218,7 +218,7 @@ def test_collapse_stops_after_some_patience() -> None:
 
 def test_a_single_image_is_not_a_collapse() -> None:
     class One(nn.Module):
-        def forward(self, streams, model):
+        def forward(self, streams, model, moment):
             return {"x": model(streams["main"].images[:1]).sum()}
 
     model = Constant()

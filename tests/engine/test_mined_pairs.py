@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples
+from mltool.engine.mining import MiningSettings, Tuples, TupleSampler
 from mltool.errors import InputError
 
 
@@ -14,7 +14,7 @@ class Table:
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
 
-    def of_rows(self, rows: np.ndarray) -> torch.Tensor:
+    def read_rows(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.vectors[rows])
 
 
@@ -53,7 +53,13 @@ def test_tuples_are_those_of_the_published_loop(seed: int) -> None:
     settings = MiningSettings("hard", pool=50, queries=25, negatives=3)
     tuples = Tuples(cluster, settings, seed=seed, pairs=pairs)
     student, teacher = units(80, seed), units(80, seed + 100)
-    work = Mining(tuples, None, teacher=Table(teacher), symmetric=False)  # type: ignore[arg-type]
+    work = TupleSampler(
+        tuples,
+        per_batch=5,
+        full_tuples=False,
+        teacher=Table(teacher),
+        symmetric=False,  # type: ignore[arg-type]
+    )
     work.begin(2, lambda rows: student[list(rows)])
     anchors, positives, pool = tuples.draw(2)
     assert len(anchors) == 25
@@ -73,8 +79,9 @@ def test_an_anchor_that_stands_twice_keeps_both_its_tuples(whole: bool) -> None:
     cluster = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     settings = MiningSettings("random", pool=8, queries=4, negatives=2)
     tuples = Tuples(cluster, settings, seed=0, pairs=pairs)
-    Mining(tuples, None, teacher=None, symmetric=True).begin(1, lambda rows: units(8, 0))  # type: ignore[arg-type]
-    batch = TupleBatches(tuples, per_batch=4, whole=whole).batch(1, 0)
+    sampler = TupleSampler(tuples, per_batch=4, full_tuples=whole)
+    sampler.begin(1, lambda rows: units(8, 0))
+    batch = sampler.batch(1, 0)
     assert len(set(batch)) == len(batch)  # each has an augmentation of its own
     assert len({draw for _, draw in batch}) == len(batch)
     if whole:

@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mltool.engine import mining
-from mltool.engine.data import Images
-from mltool.engine.mining import Mining, MiningSettings, TupleBatches, Tuples, anyhow, hardest
+from mltool.engine.mining import (
+    MiningSettings,
+    Tuples,
+    TupleSampler,
+    choose_tuples_per_batch,
+    hardest_negatives,
+    random_negatives,
+)
 from mltool.errors import InputError, UsageError
 
 
@@ -46,7 +52,7 @@ def test_hard_negatives_are_those_of_the_walk(
     labels = generator.integers(0, classes, images)
     pool, anchors = units(images, seed=seed), units(20, seed=seed + 1)
     own = generator.integers(0, classes + 2, 20)  # some of no class in the pool
-    found = hardest(anchors, own, pool, labels, count=count)
+    found = hardest_negatives(anchors, own, pool, labels, count=count)
     expected = [
         walked(anchor, int(mine), pool, labels, count)
         for anchor, mine in zip(anchors, own, strict=True)
@@ -57,7 +63,7 @@ def test_hard_negatives_are_those_of_the_walk(
 def test_each_negative_is_the_best_of_its_class_and_none_is_skipped() -> None:
     labels = np.random.default_rng(1).integers(0, 9, 150)
     pool, anchors, own = units(150), units(30, seed=1), np.arange(30) % 9
-    found = hardest(anchors, own, pool, labels, count=4)
+    found = hardest_negatives(anchors, own, pool, labels, count=4)
     sim = anchors @ pool.T
     for row, places in enumerate(found):
         assert len(set(labels[places])) == 4
@@ -71,21 +77,21 @@ def test_each_negative_is_the_best_of_its_class_and_none_is_skipped() -> None:
 def test_blocks_of_anchors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(60) % 7
     arguments = units(40, seed=1), np.arange(40) % 7, units(60), labels
-    expected = hardest(*arguments, count=3)
+    expected = hardest_negatives(*arguments, count=3)
     monkeypatch.setattr(mining, "ANCHORS", 7)
-    assert (hardest(*arguments, count=3) == expected).all()
+    assert (hardest_negatives(*arguments, count=3) == expected).all()
 
 
 def test_equal_scores_go_by_class_and_place() -> None:
     pool = np.ones((6, 1), np.float32)
-    found = hardest(pool[:1], np.array([0]), pool, np.array([2, 1, 2, 0, 1, 3]), count=3)
+    found = hardest_negatives(pool[:1], np.array([0]), pool, np.array([2, 1, 2, 0, 1, 3]), count=3)
     assert found.tolist() == [[1, 0, 5]]
 
 
 def test_random_negatives_are_of_distinct_foreign_classes() -> None:
     labels = np.repeat(np.arange(6), [1, 2, 3, 4, 50, 5])
     own = np.repeat(np.arange(6), 200)
-    found = anyhow(own, labels, count=3, generator=np.random.default_rng(0))
+    found = random_negatives(own, labels, count=3, generator=np.random.default_rng(0))
     classes = labels[found]
     assert (classes != own[:, None]).all()
     assert all(len(set(row)) == 3 for row in classes.tolist())
@@ -99,12 +105,12 @@ def test_random_negatives_are_of_distinct_foreign_classes() -> None:
 def test_too_few_foreign_classes_leave_places_empty() -> None:
     labels = np.array([0, 0, 1, 1])
     for found in (
-        hardest(units(2), np.array([0, 1]), units(4), labels, count=3),
-        anyhow(np.array([0, 1]), labels, count=3, generator=np.random.default_rng(0)),
+        hardest_negatives(units(2), np.array([0, 1]), units(4), labels, count=3),
+        random_negatives(np.array([0, 1]), labels, count=3, generator=np.random.default_rng(0)),
     ):
         assert (found[:, 1:] == -1).all()
         assert labels[found[:, 0]].tolist() == [1, 0]
-    empty = hardest(units(2), np.array([0, 1]), units(0), np.empty(0, int), count=3)
+    empty = hardest_negatives(units(2), np.array([0, 1]), units(0), np.empty(0, int), count=3)
     assert (empty == -1).all()
 
 
@@ -153,13 +159,20 @@ def test_nobody_has_a_positive() -> None:
         tuples(np.array([0, 1, 2, -1, -1]))
 
 
+def sampler(
+    found: Tuples, *, size: int = 10, full_tuples: bool = True, processes: int = 1, **settings
+) -> TupleSampler:
+    count = choose_tuples_per_batch(found, size=size, full_tuples=full_tuples, processes=processes)
+    return TupleSampler(found, per_batch=count, full_tuples=full_tuples, **settings)
+
+
 class Table:
     """Vectors by row, in place of a teacher's file; counts what is asked for."""
 
     def __init__(self, vectors: np.ndarray, metric: str = "cosine") -> None:
         self.vectors, self.metric, self.asked = vectors, metric, []
 
-    def of_rows(self, rows: np.ndarray) -> torch.Tensor:
+    def read_rows(self, rows: np.ndarray) -> torch.Tensor:
         self.asked.append(rows)
         return torch.from_numpy(self.vectors[rows])
 
@@ -174,8 +187,7 @@ def mined(
         calls.append(rows)
         return student[list(rows)]
 
-    images: Images = None  # type: ignore[assignment]
-    Mining(found, images, teacher=teacher, symmetric=symmetric).begin(3, embed)  # type: ignore[arg-type]
+    sampler(found, teacher=teacher, symmetric=symmetric).begin(3, embed)  # type: ignore[arg-type]
     return found, calls
 
 
@@ -195,7 +207,9 @@ def test_who_ranks_the_candidates(has_teacher: bool, symmetric: bool, sides: str
     left, right = (vectors[name] for name in sides.split())
     anchors, positives, pool = found.draw(3)
     labels = found.labels
-    expected = pool[hardest(left[anchors], labels[anchors], right[pool], labels[pool], count=2)]
+    expected = pool[
+        hardest_negatives(left[anchors], labels[anchors], right[pool], labels[pool], count=2)
+    ]
     assert found.negatives.tolist() == expected.tolist()
     assert found.anchors.tolist() == anchors.tolist()
     assert found.positives.tolist() == positives.tolist()
@@ -225,19 +239,19 @@ def test_random_mining_asks_nobody_and_has_the_same_anchors() -> None:
 
 def test_tuples_of_the_epoch_are_not_mined_twice() -> None:
     found, _ = mined("hard", teacher=None, symmetric=True, student=units(40))
-    saved = {key: value.clone() for key, value in found.state_dict().items()}
     again = tuples(found.labels)
-    again.load_state_dict(saved)
+    other = sampler(again)
+    other.load_state(sampler(found).state())
 
     def embed(rows: Sequence[int]) -> np.ndarray:
         raise AssertionError("mined again")
 
-    Mining(again, None, teacher=None, symmetric=True).begin(3, embed)  # type: ignore[arg-type]
+    other.begin(3, embed)
     assert again.negatives.tolist() == found.negatives.tolist()
 
 
 def test_too_few_classes_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    work = Mining(tuples(np.arange(40) % 2), None, teacher=None, symmetric=True)  # type: ignore[arg-type]
+    work = sampler(tuples(np.arange(40) % 2))
     with caplog.at_level(logging.WARNING):
         for epoch in range(3):
             work.begin(epoch, lambda rows: units(40)[list(rows)])
@@ -248,24 +262,30 @@ def test_too_few_classes_are_told_once(caplog: pytest.LogCaptureFixture) -> None
 
 def test_batches_of_anchors_tell_their_tuple() -> None:
     found, _ = mined("hard", teacher=None, symmetric=True, student=units(40), queries=21)
-    sampler = mining.batches(found, size=5, whole=False, processes=1)
-    assert (sampler.steps, sampler.size) == (4, 5)
+    batches = sampler(found, size=5, full_tuples=False)
+    assert (batches.steps, batches.size) == (4, 5)
     for step in range(4):
-        for row, draw in sampler.batch(3, step):
+        others = batches.columns(3, step)["tuple"]
+        for (row, draw), positive, *negatives in zip(
+            batches.batch(3, step), *others.T.tolist(), strict=True
+        ):
             assert draw // 21 == 3
             assert found.anchors[draw % 21] == row
+            assert found.positives[draw % 21] == positive
+            assert found.negatives[draw % 21].tolist() == negatives
 
 
 def test_whole_tuples_stand_one_after_the_other() -> None:
     found, _ = mined("hard", teacher=None, symmetric=True, student=units(40), queries=21)
     found.negatives[4, 1] = -1
-    sampler = mining.batches(found, size=17, whole=True, processes=2)
-    assert (sampler.per_batch, sampler.size, sampler.steps) == (4, 16, 5)
-    rows = np.array([row for step in range(5) for row, _ in sampler.batch(3, step)]).reshape(-1, 4)
+    batches = sampler(found, size=17, processes=2)
+    assert (batches.per_batch, batches.size, batches.steps) == (4, 16, 5)
+    assert batches.columns(3, 0) == {}
+    rows = np.array([row for step in range(5) for row, _ in batches.batch(3, step)]).reshape(-1, 4)
     assert rows[:, 0].tolist() == found.anchors[:20].tolist()
     assert rows[:, 1].tolist() == found.positives[:20].tolist()
     assert rows[4].tolist() == [*rows[4, :3], rows[4, 0]]  # none: the anchor once more
-    items = [item for e in (3, 4) for s in range(5) for item in sampler.batch(e, s)]
+    items = [item for e in (3, 4) for s in range(5) for item in batches.batch(e, s)]
     assert len({draw for _, draw in items}) == len(items)
 
 
@@ -278,8 +298,13 @@ def test_sizes_of_batches() -> None:
         (100, False, 4, 4),
         (100, True, 1, 6),
     ):
-        sampler = mining.batches(found, size=size, whole=whole, processes=processes)
-        assert sampler.per_batch == expected
-        assert isinstance(sampler, TupleBatches)
+        batches = sampler(found, size=size, full_tuples=whole, processes=processes)
+        assert batches.per_batch == expected
     with pytest.raises(UsageError, match="6 tuples"):
-        mining.batches(found, size=8, whole=False, processes=8)
+        sampler(found, size=8, full_tuples=False, processes=8)
+
+
+def test_tuples_of_another_shape_are_refused() -> None:
+    saved = sampler(tuples(np.arange(40) % 8, queries=6)).state()
+    with pytest.raises(ValueError, match="shape"):
+        sampler(tuples(np.arange(40) % 8, queries=5)).load_state(saved)

@@ -1,5 +1,6 @@
 """How often a mixed example is pulled: against the formula where it is exact, and against loops."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from mltool import components
 from mltool.commands.positivity import _term
 from mltool.datasets import open_data
 from mltool.engine.data import Batch
-from mltool.engine.mixed_positivity import SHARES, Curve, as_text, measure, threshold
+from mltool.engine.mixed_positivity import LAMBDAS, Curve, as_text, measure, threshold
 from mltool.engine.objectives import mixing
-from mltool.engine.objectives.pair_loss import Side, Term, pairs_of
+from mltool.engine.objectives.pair_loss import PairTerm, build_pairs
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison
 from mltool.errors import InputError, UsageError
 from mltool.files.digits import pixels_and_labels
 from mltool.models import checkpoint
@@ -51,7 +53,7 @@ def curve(loss: str, settings: str = "", *, given: list[Batch] | None = None) ->
     return measure(
         Given(),
         batches() if given is None else given,
-        Term(loss, classes=6, dim=3),
+        PairTerm(components.parse("losses", loss), classes=6, dim=3),
         components.load("mixups", f"embedding:{settings}")(),
         loss=loss,
         level="embedding",
@@ -71,7 +73,7 @@ def curve(loss: str, settings: str = "", *, given: list[Batch] | None = None) ->
 )
 def test_of_a_single_mixed_example_the_formula_is_exact(loss: str) -> None:
     found = curve(loss, "per_anchor=1,negatives=random")
-    assert found.share == SHARES
+    assert found.share == LAMBDAS
     assert found.examples == (4 * 24 if "proxy" not in loss else 4 * 6)
     assert found.closed_form is not None
     np.testing.assert_allclose(found.empirical, found.closed_form, atol=1e-12)
@@ -89,13 +91,14 @@ def test_several_mixed_examples_share_their_pull_and_push() -> None:
     """By the derivative of log(1 + sum), written out."""
     alpha, beta, base = 2.0, 50.0, 0.5
     found = curve("multi-similarity", "per_anchor=5", given=batches(1))
-    side = Side(nn.functional.normalize(batches(1)[0].images), LABELS)
-    pairs = pairs_of(side, side)
+    side = BatchSide(nn.functional.normalize(batches(1)[0].images), LABELS)
+    pairs = build_pairs(side, side)
     mixup = components.load("mixups", "embedding:per_anchor=5")()
-    mixture = mixing.draw(pairs, mixup, own=None, generator=Generator().manual_seed(0))
-    for number, share in enumerate(SHARES):
-        ones = torch.full_like(mixture.share, share)
-        mixed = mixing.of_vectors(mixture._replace(share=ones), pairs.sim, side.vectors)
+    compared = Comparison(side, side, pairs)
+    mixture = mixing.draw_mixture(compared, mixup, generator=Generator().manual_seed(0))
+    for number, share in enumerate(LAMBDAS):
+        ones = torch.full_like(mixture.lam, share)
+        mixed = mixing.compare_embeddings(mixture._replace(lam=ones), pairs.sim, side.vectors)
         pulled, below = [], []
         for row in mixed.sim.double().tolist():
             pull = [share * math.exp(-alpha * (s - base)) for s in row]
@@ -143,7 +146,7 @@ def test_the_model_is_not_changed_and_every_level_is_measured() -> None:
     curves = []
     for level in ("input", "feature", "feature:stage=layer2", "embedding:per_anchor=1"):
         mixup = components.load("mixups", level)()
-        term = Term("multi-similarity", classes=3, dim=8)
+        term = PairTerm(components.parse("losses", "multi-similarity"), classes=3, dim=8)
         found = measure(model, [batch], term, mixup, loss=term.name, level=level, seed=0)
         assert found.empirical[0] == 0
         assert found.empirical[-1] == 1
@@ -194,7 +197,12 @@ def test_the_command(trained: Path, tmp_path: Path) -> None:
 def test_the_proxies_are_the_models(trained: Path) -> None:
     found = checkpoint.read(str(trained))
     term = _term("proxy-anchor:alpha=8", found, open_data(["digits:train"]))
-    assert torch.equal(term.proxies.weight, found.objective["terms.0.proxies.weight"])
+    proxies = found.objective["terms.0.proxies.weight"]
+    assert torch.equal(term.proxies.weight, proxies)
+    # of a distillation, or of mined tuples, of before the keys were the same for all
+    old = dataclasses.replace(found, objective={"terms.0.term.proxies.weight": proxies + 1})
+    term = _term("proxy-anchor:alpha=8", old, open_data(["digits:train"]))
+    assert torch.equal(term.proxies.weight, proxies + 1)
 
 
 @pytest.mark.parametrize(

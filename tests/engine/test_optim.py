@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mltool.components import parse
 from mltool.engine import optim
 from mltool.engine.objectives.transfer import TransferTerm
 from mltool.engine.optim import OptimSettings
@@ -16,7 +17,7 @@ from mltool.models.embedder import build
 from mltool.models.proxies import Proxies
 from mltool.poolings.gem import GeM
 
-SETTINGS = OptimSettings("adamw", 0.1, None, None, 0.01, 0.9, "constant", 0.0)
+SETTINGS = OptimSettings("adamw", 0.1, 0.01, 0.9, "constant", 0.0)
 EVERY = ["adamw", "adam", "sgd", "rmsprop"]
 
 
@@ -60,12 +61,13 @@ def test_groups_have_parts_rates_and_names() -> None:
         seed=0,
     )
     proxies = Proxies(5, 8)
-    settings = dataclasses.replace(SETTINGS, lr_backbone=0.003, lr_proxies=0.7)
+    settings = dataclasses.replace(SETTINGS, lr_groups={"backbone": 0.003, "proxies": 0.7})
     optimizer = optim.create(model, proxies, settings, pretrained=True)
     assert {g["part"]: g["lr"] for g in optimizer.param_groups} == {
         "backbone": 0.003,
-        "head": 0.1,
-        "objective": 0.7,
+        "pooling": 0.1,
+        "projection": 0.1,
+        "proxies": 0.7,
     }
     by_name = {
         name: (parameter, group)
@@ -76,7 +78,8 @@ def test_groups_have_parts_rates_and_names() -> None:
     for name, parameter in model.named_parameters():
         found, group = by_name[f"model.{name}"]
         assert found is parameter
-        assert group["part"] == ("backbone" if name.startswith("backbone.") else "head")
+        part = name.partition(".")[0]
+        assert group["part"] == ("projection" if part == "after" else part)
     decayed = {name for name, (_, group) in by_name.items() if group["weight_decay"]}
     assert {by_name[name][0].ndim for name in decayed} == {2, 4}
     spared = by_name.keys() - decayed
@@ -87,7 +90,7 @@ def test_groups_have_parts_rates_and_names() -> None:
 
 def test_layers_of_a_transfer_move_like_the_head_and_proxies_do_not() -> None:
     context = {"student_dim": 4, "teacher_dim": 5, "images": 9, "generator": torch.Generator()}
-    crd = TransferTerm("crd:dim=3", student=None, teacher=None, context=context)
+    crd = TransferTerm(parse("transfers", "crd:dim=3"), student=None, teacher=None, context=context)
     objective = nn.ModuleList([crd, Proxies(5, 8)])
     optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=True)
     found = {
@@ -95,11 +98,11 @@ def test_layers_of_a_transfer_move_like_the_head_and_proxies_do_not() -> None:
         for group in optimizer.param_groups
         for name in group["names"]
     }
-    head = ("head", SETTINGS.lr, SETTINGS.weight_decay)
+    head = ("transfer", SETTINGS.lr, SETTINGS.weight_decay)
     for side in ("student", "teacher"):
         assert found[f"objective.0.transfer.{side}_projection.weight"] == head
         assert found[f"objective.0.transfer.{side}_projection.bias"] == (*head[:2], 0.0)
-    assert found["objective.1.weight"] == ("objective", 10 * SETTINGS.lr, 0.0)
+    assert found["objective.1.weight"] == ("proxies", 10 * SETTINGS.lr, 0.0)
 
 
 def test_a_vector_with_axes_of_one_is_not_decayed() -> None:
@@ -122,11 +125,39 @@ def test_a_vector_with_axes_of_one_is_not_decayed() -> None:
     ],
 )
 def test_rates(pretrained, backbone, proxies, expected) -> None:
-    settings = dataclasses.replace(SETTINGS, lr_backbone=backbone, lr_proxies=proxies)
-    rates = optim.rates_of(settings, pretrained=pretrained)
-    assert tuple(rates[part] for part in ("backbone", "head", "objective")) == pytest.approx(
-        expected
+    groups = {"backbone": backbone, "proxies": proxies}
+    asked = {name: rate for name, rate in groups.items() if rate is not None}
+    rates = optim.choose_rates(
+        dataclasses.replace(SETTINGS, lr_groups=asked), pretrained=pretrained
     )
+    assert rates.keys() == set(optim.GROUPS)
+    found = tuple(rates[part] for part in ("backbone", "projection", "proxies"))
+    assert found == pytest.approx(expected)
+    assert rates["transfer"] == rates["pooling"] == 0.1
+
+
+def test_any_group_has_a_rate_of_its_own_and_others_are_refused() -> None:
+    settings = dataclasses.replace(SETTINGS, lr_groups={"pooling": 0.5})
+    optimizer = optim.create(*toy(), settings, pretrained=False)
+    rates = {g["part"]: g["lr"] for g in optimizer.param_groups}
+    assert rates == {"backbone": 0.1, "pooling": 0.5, "projection": 0.1, "proxies": 1.0}
+    for name, message in (("transfer", "nothing of that name"), ("poling", "mean pooling")):
+        settings = dataclasses.replace(SETTINGS, lr_groups={name: 0.5})
+        with pytest.raises(UsageError, match=message):
+            optim.create(*toy(), settings, pretrained=False)
+
+
+def test_a_module_names_the_group_of_what_it_learns() -> None:
+    objective = nn.ModuleDict({"term": nn.Linear(2, 2), "plain": nn.Linear(2, 2)})
+    objective["term"].group = "basis"
+    inner = nn.Linear(2, 2)
+    inner.group = "masks"
+    objective["term"].add_module("inner", inner)
+    optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=False)
+    groups = {n: g["part"] for g in optimizer.param_groups for n in g["names"]}
+    assert groups["objective.term.weight"] == "basis"
+    assert groups["objective.term.inner.weight"] == "masks"
+    assert groups["objective.plain.weight"] == "proxies"
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_another_kind_of_file_is_refused(output: Path, tmp_path: Path) -> None:
 def test_a_state_of_another_version_is_refused(output: Path) -> None:
     path = run_state.path_of(str(output))
     arrays, meta = safetensors_file.read(path)
-    safetensors_file.write(path, arrays, meta=meta | {"partial_version": 2})
+    safetensors_file.write(path, arrays, meta=meta | {"partial_version": 1})
     with pytest.raises(InputError, match="not a state of this version"):
         resume(output)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mltool.engine.samplers import ClassBalanced, Neighborhoods, Shuffled, Views, sizes
+from mltool.engine.samplers import ClassBalanced, Neighborhoods, Shuffled, Views, choose_sizes
 from mltool.errors import InputError, UsageError
 
 
@@ -155,16 +155,18 @@ def test_empty_batches_are_refused(p: int, k: int) -> None:
     ],
 )
 def test_sizes(classes, batch, p, k, expected) -> None:
-    found = sizes(classes, batch_size=batch, classes_per_batch=p, images_per_class=k)
+    found = choose_sizes(classes, batch_size=batch, classes_per_batch=p, images_per_class=k)
     assert found == expected
 
 
 def test_sizes_divide_among_processes() -> None:
-    p, k = sizes(98, batch_size=512, classes_per_batch=None, images_per_class=None, processes=4)
+    p, k = choose_sizes(
+        98, batch_size=512, classes_per_batch=None, images_per_class=None, processes=4
+    )
     assert p * k % 4 == 0
     assert p > 90
     with pytest.raises(UsageError, match="98 x 5"):
-        sizes(98, batch_size=512, classes_per_batch=98, images_per_class=5, processes=4)
+        choose_sizes(98, batch_size=512, classes_per_batch=98, images_per_class=5, processes=4)
 
 
 def test_shuffled_batches_take_every_image_once_an_epoch() -> None:
@@ -209,6 +211,9 @@ def test_neighbourhoods_stand_in_one_batch() -> None:
 
     sampler = Neighborhoods(30, find, each=3, size=13, seed=1)
     assert (sampler.steps, sampler.size, calls) == (2, 12, [])
+    for epoch in range(2):
+        sampler.begin(epoch, lambda rows: np.empty(0))
+    assert calls == [1]
     queries = []
     for number in range(14):  # 7 batches deal all images once
         rows = np.array([row for row, _ in sampler.batch(*divmod(number, 2))]).reshape(4, 3)
@@ -228,5 +233,6 @@ def test_neighbourhoods_stand_in_one_batch() -> None:
 def test_every_place_in_a_neighbourhood_sees_all_views_in_turn(views: int) -> None:
     nearest = (np.arange(40)[:, None] + [1, 2, 3]) % 40
     sampler = Neighborhoods(40, lambda: nearest, each=4, size=20, seed=0)
+    sampler.begin(0, lambda rows: np.empty(0))
     draws = np.array([[d for _, d in sampler.batch(0, n)] for n in range(views)])
     assert (np.sort(draws % views, axis=0) == np.arange(views)[:, None]).all()

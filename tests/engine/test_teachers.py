@@ -57,7 +57,7 @@ def test_the_join_is_by_name_in_any_order(tmp_path: Path, seed: int) -> None:
     wanted = generator.permutation(NAMES).tolist()[: 12 - 2 * seed]  # the file may hold more
     teacher = joined(written(tmp_path / "t.h5", stored), wanted)
     rows = generator.integers(0, len(wanted), 30)
-    torch.testing.assert_close(teacher.of_rows(rows), rows_of([wanted[row] for row in rows]))
+    torch.testing.assert_close(teacher.read_rows(rows), rows_of([wanted[row] for row in rows]))
     assert teacher.dim == 5
 
 
@@ -69,7 +69,7 @@ def test_several_files_are_one_teacher(tmp_path: Path) -> None:
     wanted = NAMES[::-1]
     for text in (folder, folder / "*.h5"):
         teacher = joined(text, wanted)
-        torch.testing.assert_close(teacher.of_rows(np.arange(12)), rows_of(wanted))
+        torch.testing.assert_close(teacher.read_rows(np.arange(12)), rows_of(wanted))
         assert teacher.space == "abc"
         assert len(teacher.inputs[0][2]) == 64
 
@@ -107,7 +107,7 @@ def test_the_same_name_in_two_files(tmp_path: Path) -> None:
 
 def test_vectors_compared_otherwise_keep_their_length(tmp_path: Path) -> None:
     teacher = joined(written(tmp_path / "t.h5", NAMES, metric="euclidean"), NAMES)
-    lengths = torch.linalg.vector_norm(teacher.of_rows(np.arange(12)), dim=1)
+    lengths = torch.linalg.vector_norm(teacher.read_rows(np.arange(12)), dim=1)
     assert (lengths > 1.5).any()
     assert teacher.metric == "euclidean"
 
@@ -115,7 +115,7 @@ def test_vectors_compared_otherwise_keep_their_length(tmp_path: Path) -> None:
 def test_half_precision_is_widened(tmp_path: Path) -> None:
     vectors = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float16)
     teacher = joined(written(tmp_path / "t.h5", NAMES, vectors=vectors), NAMES)
-    found = teacher.of_rows(np.arange(12))
+    found = teacher.read_rows(np.arange(12))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, functional.normalize(torch.from_numpy(vectors).float()))
 
@@ -125,9 +125,9 @@ def test_a_vector_that_is_no_number_is_named(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["embeddings"][7, 2] = np.nan
     teacher = joined(path, NAMES[::-1])
-    teacher.of_rows(np.arange(4))  # nobody has looked at that row yet
+    teacher.read_rows(np.arange(4))  # nobody has looked at that row yet
     with pytest.raises(InputError, match=r"t\.h5: the vector of image7 is not finite"):
-        teacher.of_rows(np.arange(12))
+        teacher.read_rows(np.arange(12))
 
 
 def test_views_are_chosen_by_draw(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_views_are_chosen_by_draw(tmp_path: Path) -> None:
     assert (teacher.dim, teacher.views, teacher.augmentation) == (4, 3, ("crop", 7))
     rows, draws = np.array([5, 5, 0, 11]), np.array([0, 4, 8, 300])
     expected = torch.from_numpy(vectors[rows, draws % 3])
-    torch.testing.assert_close(teacher.of_rows(rows, draws), functional.normalize(expected))
+    torch.testing.assert_close(teacher.read_rows(rows, draws), functional.normalize(expected))
     with pytest.raises(InputError, match="3 views"):
         embeddings.read(path)
 
@@ -167,7 +167,7 @@ def test_an_online_teacher_learns_nothing_and_is_asked_in_evaluation_mode() -> N
     teacher = online()
     before = {key: value.clone() for key, value in teacher._model.state_dict().items()}
     batch = batch_of("affine")
-    first, second = teacher.of_batch(batch), teacher.of_batch(batch)
+    first, second = teacher.embed_batch(batch), teacher.embed_batch(batch)
     assert torch.equal(first, second)
     assert not first.requires_grad
     assert not first.is_inference()  # so that backward may keep it
@@ -186,7 +186,7 @@ def test_online_equals_cached_where_both_see_the_centre(tmp_path: Path) -> None:
     embeddings.write(path, Embeddings(of.names[::-1], vectors[::-1]))
     cached = CachedTeacher(str(path))
     cached.join(of.names)
-    torch.testing.assert_close(cached.of_batch(batch), teacher.of_batch(batch))
+    torch.testing.assert_close(cached.embed_batch(batch), teacher.embed_batch(batch))
 
 
 def test_crops_are_resized_for_a_teacher_of_another_size() -> None:
@@ -197,7 +197,7 @@ def test_crops_are_resized_for_a_teacher_of_another_size() -> None:
     )
     with torch.no_grad():
         vectors = functional.normalize(teacher._model(expected, raw=True))
-    torch.testing.assert_close(teacher.of_batch(batch), vectors)
+    torch.testing.assert_close(teacher.embed_batch(batch), vectors)
     assert batch.images.shape[-1] == SIZE
 
 
@@ -220,7 +220,7 @@ teacher.join(np.char.mod(b"image%07d", np.arange(rows)[::-1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 generator = np.random.default_rng(0)
 for step in range(150):
-    vectors = teacher.of_rows(generator.integers(0, rows, 128))
+    vectors = teacher.read_rows(generator.integers(0, rows, 128))
     assert vectors.shape == (128, dim)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

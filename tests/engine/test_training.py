@@ -33,6 +33,7 @@ from mltool.engine.training import train
 from mltool.errors import InputError, NumericError, ResourceError
 from mltool.files import safetensors_file
 from mltool.files.describe import read_facts
+from mltool.files.names import StringArray
 from mltool.models import checkpoint
 from mltool.retrieval.scoring import score
 
@@ -304,9 +305,11 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
     given = plan()
     of = manifest()
-    bad = dataclasses.replace(of, paths=type(of.paths).of(["/no/such.png", *list(of.paths)[1:]]))
+    bad = dataclasses.replace(
+        of, paths=StringArray.from_texts(["/no/such.png", *list(of.paths)[1:]])
+    )
     images = training.Images(
-        bad, given.model.spec, given.images.augmentation, seed=0, cache=True, skip_bad=True
+        bad, given.model.spec, given.main.source.augmentation, seed=0, cache=True, skip_bad=True
     )
     rows, reasons = find_readable(images, workers=0, batch_size=7)
     assert rows.tolist() == list(range(1, 80))
@@ -316,11 +319,9 @@ def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
 
 def test_an_image_that_breaks_in_mid_run_is_named(tmp_path: Path) -> None:
     given = plan()
-    paths = ["/no/such.png", *list(given.images.manifest.paths)[1:]]
-    bad = dataclasses.replace(
-        given.images.manifest, paths=type(given.images.manifest.paths).of(paths)
-    )
-    given.images.manifest = bad
+    paths = ["/no/such.png", *list(given.main.source.manifest.paths)[1:]]
+    bad = dataclasses.replace(given.main.source.manifest, paths=StringArray.from_texts(paths))
+    given.main.source.manifest = bad
     with pytest.raises(InputError, match=r"/no/such\.png"):
         train(given, runtime(tmp_path / "model.safetensors"))
 
@@ -329,7 +330,7 @@ def test_synchronised_statistics_keep_fused_activations() -> None:
     """torch's own conversion turns timm's norm-and-activation layers into bare norms."""
     net = model(arch="test_efficientnet").eval()
     assert any(isinstance(m, BatchNormAct2d) for m in net.modules())
-    batch = next(load(plan().images, [[(0, 0), (1, 0)]], workers=0))
+    batch = next(load(plan().main.source, [[(0, 0), (1, 0)]], workers=0))
     expected = net(batch.images)
     assert training.convert_sync_batchnorm is convert_sync_batchnorm
     convert_sync_batchnorm(net)

@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mltool import components
+from mltool.commands.objective import Additions, Pairing, list_terms
 from mltool.engine import run_state
 from mltool.engine.data import Images
-from mltool.engine.loop import LoopSettings
+from mltool.engine.loop import LoopSettings, Moment
 from mltool.engine.objectives.memory import MemorySettings
-from mltool.engine.objectives.objective import Supervised
+from mltool.engine.objectives.objective import Objective
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced
-from mltool.engine.training import Plan, Runtime, Validation, train
+from mltool.engine.streams import MAIN, Stream
+from mltool.engine.training import ExecutionOptions, TrainingPlan, Validation, train
 from mltool.errors import Interrupted, MltoolError
 from mltool.files import digits
 from mltool.files.history import record
@@ -35,6 +37,7 @@ from mltool.files.names import StringArray
 from mltool.models.embedder import Embedder, build
 
 SIZE = 16
+HELD = {"objective", "streams", "cache", "p", "k"}  # no settings of a record
 
 
 def manifest(*, classes: range = range(5), each: int = 16) -> Manifest:
@@ -93,11 +96,10 @@ def plan(
     memory: int | None = None,
     mixup: str | None = None,
     objective: nn.Module | None = None,
-) -> Plan:
+    streams: tuple[Stream, ...] = (),
+) -> TrainingPlan:
     """A plan with five steps an epoch; the settings are its record, as the command's would be."""
-    given = {
-        key: value for key, value in locals().items() if key not in {"objective", "cache", "p", "k"}
-    }
+    given = {key: value for key, value in locals().items() if key not in HELD}
     arch = f"test_resnet:drop_rate={dropout},drop_path_rate={dropout}" if dropout else "test_resnet"
     embedder = model(arch=arch, image_size=size, resize=size)
     of = manifest()
@@ -106,15 +108,16 @@ def plan(
     if validate:
         held_out = images(manifest(classes=range(5, 8), each=6), embedder, "center")
         validation = Validation(held_out, "map@r", batch_size=8, precision="fp32")
+    remembered = MemorySettings(memory, weight=0.5, start=2) if memory else None
     settings = {"batch_size": p * k, "classes_per_batch": p, "images_per_class": k} | given
     step = record("train", inputs=[], settings=settings, counts={"images": len(of)})
-    return Plan(
+    sampler = ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed)
+    return TrainingPlan(
         model=embedder,
-        objective=objective or _objective(loss, miner, memory, mixup),
-        images=images(of, embedder, seed=seed, cache=cache),
-        sampler=ClassBalanced(of.labels, classes_per_batch=p, images_per_class=k, seed=seed),
+        objective=objective or build_objective(loss, miner=miner, memory=remembered, mixup=mixup),
+        streams=(Stream(MAIN, images(of, embedder, seed=seed, cache=cache), sampler), *streams),
         loop=LoopSettings(epochs, seed, precision, freeze_bn, clip, val_every, patience),
-        rates=OptimSettings(optimizer, lr, None, None, 1e-4, 0.9, "cosine", 0.2),
+        optim=OptimSettings(optimizer, lr, 1e-4, 0.9, "cosine", 0.2),
         ema=ema,
         pretrained=False,
         validation=validation,
@@ -123,14 +126,39 @@ def plan(
     )
 
 
-def _objective(loss: str, miner: str | None, memory: int | None, mixup: str | None) -> Supervised:
-    remembered = MemorySettings(memory, weight=0.5, start=2) if memory else None
-    return Supervised(
-        [loss], mining=miner, classes=5, dim=8, seed=0, memory=remembered, mixup=mixup
+def build_objective(
+    *losses: str,
+    miner: str | None = None,
+    memory: MemorySettings | None = None,
+    mixup: str | None = None,
+    classes: int = 5,
+    dim: int = 8,
+    seed: int = 0,
+) -> Objective:
+    """The objective of `train` for some texts."""
+    generator = torch.Generator()
+    additions = Additions(
+        miner=components.parse("miners", miner) if miner else None,
+        memory=memory,
+        mixup=components.parse("mixups", mixup) if mixup else None,
     )
+    chosen = [components.parse("losses", text) for text in losses]
+    terms = list_terms(chosen, Pairing(), additions, classes=classes, dim=dim, generator=generator)
+    return Objective(terms, seed=seed, generator=generator)
 
 
-def runtime(output: Path, **changes: object) -> Runtime:
+def moment(step: int = 0) -> Moment:
+    """A step of a long run."""
+    return Moment(step, epoch=0, steps=1000, epochs=1)
+
+
+def in_turn(objective: Objective) -> Callable[..., dict[str, Tensor]]:
+    """The objective, called with the steps from 0 on."""
+    numbers = itertools.count()
+    return lambda batch, model: objective({"main": batch}, model, moment(next(numbers)))
+
+
+def runtime(output: Path, **changes: object) -> ExecutionOptions:
     settings = {
         "output": str(output),
         "resume": False,
@@ -140,7 +168,7 @@ def runtime(output: Path, **changes: object) -> Runtime:
         "workers": 0,
         "device": torch.device("cpu"),
     }
-    return Runtime(**settings | changes)
+    return ExecutionOptions(**settings | changes)
 
 
 def run(output: Path, *, run_time: dict | None = None, **settings) -> bytes:
@@ -149,19 +177,19 @@ def run(output: Path, *, run_time: dict | None = None, **settings) -> bytes:
     return output.read_bytes()
 
 
-def hooked(given: Plan, hook: Callable) -> Plan:
+def hooked(given: TrainingPlan, hook: Callable) -> TrainingPlan:
     """The plan with `hook(number from 1, streams, embed) -> further terms` in every step."""
     forward, numbers = given.objective.forward, itertools.count(1)
 
-    def both(streams, embed):
+    def both(streams, embed, moment):
         more = hook(next(numbers), streams, embed) or {}
-        return forward(streams, embed) | more
+        return forward(streams, embed, moment) | more
 
     given.objective.forward = both
     return given
 
 
-def stopping(given: Plan, step: int, *, number: int = signal.SIGUSR1) -> Plan:
+def stopping(given: TrainingPlan, step: int, *, number: int = signal.SIGUSR1) -> TrainingPlan:
     """The plan, sending this process a signal in a step."""
     return hooked(given, lambda n, streams, embed: n == step and os.kill(os.getpid(), number))
 

@@ -1,8 +1,24 @@
 """Metrix: each anchor gets mixed examples as candidates of its own, and the loss stays the same.
 
 Venkataramanan et al., It Takes Two to Tango: Mixup for Deep Metric Learning, ICLR 2022.
+
+Take one anchor of class 0 and candidates of classes 0, 1, 2, 0. Columns 0 and 3 are its positives,
+1 and 2 its negatives. With `pairs=pos-neg` a positive is mixed with a negative; let the positives
+come in the random order 3, 0, and the negatives, the hardest first, in the order 2, 1:
+
+>>> positives = Columns(torch.tensor([[3, 0, 1, 2]]), torch.tensor([2]))
+>>> negatives = Columns(torch.tensor([[2, 1, 0, 3]]), torch.tensor([2]))
+>>> first, second, exists = combine(positives, negatives, most=None)
+>>> list(zip(first[0].tolist(), second[0].tolist()))
+[(3, 2), (0, 1), (0, 2), (3, 1)]
+
+Every one of them has a lambda of its own; with lambda = 0.7 the mix of columns 3 and 2 is a
+candidate with pos = 0.7 x 1 + 0.3 x 0 and neg = 0.7 x 0 + 0.3 x 1. Embeddings are never mixed in
+memory: similarities follow from those to the two examples (`compare_embeddings`). Images and
+feature maps are, and go through the rest of the model (`compare_inputs`).
 """
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,12 +29,16 @@ from torch.nn import functional
 
 from mltool import distributed
 from mltool.engine.loop import Embed
-from mltool.engine.objectives.pair_loss import Side, Term
+from mltool.engine.objectives.objective import Term
+from mltool.engine.objectives.pair_loss import PairTerm
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison, StepOutputs
 from mltool.losses import Pairs
 from mltool.mixups import Mixup
 from mltool.models.stages import StageHook
 
-ITSELF = -1  # in place of a column: the anchor
+logger = logging.getLogger(__name__)
+
+ITSELF = -1  # instead of a column: the anchor
 SHORTEST = 1e-3  # a mix of opposites is nothing but rounding; it counts as this long
 
 
@@ -27,85 +47,147 @@ class Mixture(NamedTuple):
 
     first: Tensor  # [A, K] column of the one example, or ITSELF
     second: Tensor  # [A, K] column of the other
-    share: Tensor  # [A, K] lambda, of the first
+    lam: Tensor  # [A, K] lambda, of the first
     pos: Tensor  # [A, K]
     neg: Tensor  # [A, K]
 
 
-class _Choice(NamedTuple):
-    """Columns in the order in which they are wanted: in each row the first `size` are there."""
+class Columns(NamedTuple):
+    """Candidate columns of each anchor, best first; only the first `size[a]` of row a are valid."""
 
     columns: Tensor  # [A, B]
     size: Tensor  # [A]
 
 
-def draw(pairs: Pairs, mixup: Mixup, *, own: Tensor | None, generator: Generator) -> Mixture:
-    """Choose what is mixed, and how much of it.
+class MixedTerm(Term):
+    """The loss of a pair term against mixed examples, drawn among the pairs that it has kept."""
 
-    pos = lambda y + (1 - lambda) y', neg likewise, where y and y' are the weights that `pairs`
-    gives the two examples: labels, mined pairs and weights of images all count. The anchor itself
-    is a positive of weight `own` [A] (None: one). All draws come from `generator`, on the CPU.
+    def __init__(self, of: PairTerm, mixup: Mixup) -> None:
+        super().__init__(f"{of.name}/mixed")
+        self.mixup, self.stage = mixup, mixup.stage
+        self._of = (of,)  # a tuple, so that the loss is not saved here once more
+
+    def forward(self, step: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted loss; the first step logs what mixing costs."""
+        (of,) = self._of
+        comparison = step.comparisons[of.name]
+        mixture = draw_mixture(comparison, self.mixup, generator=step.generator)
+        inputs = None
+        if self.stage is not None:
+            blank = step.batch.stack_images()[:1]
+            inputs = MixInputs(step.stage_inputs, self.stage, blank, step.model)
+        if step.moment.step == 0:
+            logger.info(describe_cost(mixture, inputs))
+        pairs = build_mixed_pairs(mixture, comparison, inputs)
+        return {self.name: self.mixup.weight * of.weigh(pairs, comparison.anchors)}
+
+    def incompatibility(self) -> str:
+        """Return why the loss has no mixed examples of this kind, or an empty string."""
+        (of,) = self._of
+        name, declared, mixup = of.name, of.declared, self.mixup
+        if of.has_groups:
+            return f"{name} takes several proxies of a class together, not mixes of them"
+        if self.stage is not None and of.source.of_teacher:
+            return (
+                f"the candidates of {name} are the teacher's vectors, which only --mixup embedding "
+                "can mix; with --symmetric they are the student's"
+            )
+        if self.stage is not None and declared.candidates == "proxies":
+            return f"the candidates of {name} are proxies, which only --mixup embedding can mix"
+        is_anchor_mixed = "anchor-neg" in mixup.kinds
+        if self.stage is not None and declared.anchors == "proxies" and is_anchor_mixed:
+            return (
+                f"the anchors of {name} are proxies; only --mixup embedding mixes one with images"
+            )
+        for kind in mixup.kinds:
+            if not has_gradient(of, mixup, kind):
+                pairs_of_two = kind in ("pos-pos", "neg-neg")
+                remedy = "other pairs" if pairs_of_two else "more per_anchor, draw=pair"
+                return f"{name} has no gradient for these {kind} mixes; try {remedy}"
+        return ""
+
+
+def draw_mixture(comparison: Comparison, mixup: Mixup, *, generator: Generator) -> Mixture:
+    """Draw what is mixed, and how much of it.
+
+    pos = lambda y + (1 - lambda) y', neg likewise, where y and y' are the weights that the pairs
+    give the two examples: labels, mined pairs and weights of images all count. Mixed with a
+    negative, the anchor itself is a positive of the weight that its image has. All draws come from
+    `generator`, on the CPU, so that they are the same on every device.
     """
-    kind = mixup.kinds[_integer(len(mixup.kinds), generator)]
+    pairs, weights = comparison.pairs, comparison.anchors.weights
+    kind = mixup.kinds[_draw_integer(len(mixup.kinds), generator)]
     key = torch.rand(pairs.sim.shape, generator=generator).to(pairs.sim.device)
-    positives = _ordered(pairs.pos, key)
-    negatives = _ordered(pairs.neg, pairs.sim.detach() if mixup.negatives == "hardest" else key)
-    itself = _Choice(
-        torch.full_like(negatives.columns[:, :1], ITSELF), torch.ones_like(negatives.size)
-    )
-    first = {"neg-neg": negatives, "anchor-neg": itself}.get(kind, positives)
+    positives = _order(pairs.pos, key)
+    negatives = _order(pairs.neg, pairs.sim.detach() if mixup.negatives == "hardest" else key)
+    if kind == "anchor-neg":
+        first = _anchor_columns(comparison)
+    else:
+        first = negatives if kind == "neg-neg" else positives
     second = positives if kind == "pos-pos" else negatives
-    columns, exists = _combined(first, second, mixup.per_anchor)
-    share = _shares(mixup, exists, generator).to(pairs.sim)
-    own = torch.ones_like(pairs.sim[:, 0]) if own is None else own
+    first_columns, second_columns, exists = combine(first, second, most=mixup.per_anchor)
+    lam = _draw_lambda(mixup, exists, generator).to(pairs.sim)
 
-    def mixed(weight: Tensor, of_itself: Tensor) -> Tensor:
-        of_first = weight.gather(1, columns[0].clamp(min=0))
-        of_first = torch.where(columns[0] == ITSELF, of_itself[:, None], of_first)
-        return (share * of_first + (1 - share) * weight.gather(1, columns[1])) * exists
+    def mix(weight: Tensor, of_anchor: Tensor) -> Tensor:
+        of_first = weight.gather(1, first_columns.clamp(min=0))
+        of_first = of_anchor[:, None] if kind == "anchor-neg" else of_first
+        return (lam * of_first + (1 - lam) * weight.gather(1, second_columns)) * exists
 
-    return Mixture(*columns, share, mixed(pairs.pos, own), mixed(pairs.neg, torch.zeros_like(own)))
+    of_anchor = torch.ones_like(pairs.sim[:, 0]) if weights is None else weights
+    pos = mix(pairs.pos, of_anchor)
+    neg = mix(pairs.neg, torch.zeros_like(of_anchor))
+    return Mixture(first_columns, second_columns, lam, pos, neg)
 
 
-def _integer(end: int, generator: Generator) -> int:
+def _anchor_columns(comparison: Comparison) -> Columns:
+    """Return the anchor as the one example: its own vector of the teacher, or the anchor itself."""
+    sim, columns = comparison.pairs.sim, comparison.self_columns
+    if columns is None:
+        columns = torch.full_like(sim[:, 0], ITSELF, dtype=torch.int64)
+    return Columns(columns[:, None], torch.ones_like(columns))
+
+
+def _draw_integer(end: int, generator: Generator) -> int:
     return int(torch.randint(end, (), generator=generator))
 
 
-def _ordered(weight: Tensor, key: Tensor) -> _Choice:
-    """The columns with a weight, those of the largest keys first."""
+def _order(weight: Tensor, key: Tensor) -> Columns:
+    """Order the columns that have a weight by their keys [A, B], the largest first."""
     order = key.masked_fill(weight <= 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    return _Choice(order, (weight > 0).sum(dim=1))
+    return Columns(order, (weight > 0).sum(dim=1))
 
 
-def _combined(
-    first: _Choice, second: _Choice, most: int | None
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """((columns of the first, of the second) [A, K], which of them exist [A, K] bool).
+def combine(first: Columns, second: Columns, *, most: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Enumerate (first, second) pairs of columns, at most `most` an anchor: [A, K] each.
 
-    The second runs through its columns, the first through its own beside it, one further on each
-    round: all combinations come up once before any comes twice. One that is chosen from itself
-    starts one further on, so never meets itself, and ends where it would meet others again.
+    With n1 columns of the first and n2 of the second the k-th pair is
+
+    second[k mod n2], first[(k mod n2 + k div n2 + s) mod n1]
+
+    so that all combinations come once before any comes twice. Both being the same list, s = 1
+    skips (i, i), and the enumeration ends after n (n - 1) / 2 pairs, before (j, i) repeats (i, j).
+    Elsewhere s = 0. The third result tells which pairs exist.
     """
-    further = int(first is second)
-    there, others = (choice.size.clamp(min=1)[:, None] for choice in (second, first))
-    total = second.size * (first.size - further).clamp(min=0) // (1 + further)
+    shift = int(first is second)
+    n_second, n_first = (each.size.clamp(min=1)[:, None] for each in (second, first))
+    total = second.size * (first.size - shift).clamp(min=0) // (1 + shift)
     largest = max(1, int(total.max()))
-    number = torch.arange(min(most or largest, largest), device=total.device)
-    at = number % there
-    beside = (at + number // there + further) % others
-    columns = first.columns.gather(1, beside), second.columns.gather(1, at)
-    return columns, number < total[:, None]
+    k = torch.arange(min(most or largest, largest), device=total.device)
+    at_second = k % n_second
+    at_first = (at_second + k // n_second + shift) % n_first
+    exists = k < total[:, None]
+    return first.columns.gather(1, at_first), second.columns.gather(1, at_second), exists
 
 
-def _shares(mixup: Mixup, like: Tensor, generator: Generator) -> Tensor:
-    """lambda ~ Beta(alpha, alpha), [A, K]."""
-    random = np.random.default_rng(_integer(2**62, generator))
+def _draw_lambda(mixup: Mixup, like: Tensor, generator: Generator) -> Tensor:
+    """Draw lambda ~ Beta(alpha, alpha), [A, K]."""
+    random = np.random.default_rng(_draw_integer(2**62, generator))
     size = like.shape if mixup.draw == "pair" else (1, 1)
     return torch.from_numpy(random.beta(mixup.alpha, mixup.alpha, size)).expand(like.shape)
 
 
-def of_vectors(mixture: Mixture, sim: Tensor, candidates: Tensor) -> Pairs:
-    """Pairs of anchors and mixes of the candidates, vectors [B, D] of unit length.
+def compare_embeddings(mixture: Mixture, sim: Tensor, candidates: Tensor) -> Pairs:
+    """Build the pairs of anchors and mixes of the candidates, vectors [B, D] of unit length.
 
     With s the similarities `sim` [A, B], and s_xx' that of the two examples,
 
@@ -115,107 +197,82 @@ def of_vectors(mixture: Mixture, sim: Tensor, candidates: Tensor) -> Pairs:
     so that no mixed vector is ever made: the work is one more matrix of similarities, the memory
     A x K.
     """
-    first, second, share = mixture[:3]
+    first, second, lam = mixture[:3]
     is_anchor = first == ITSELF
     to_second = sim.gather(1, second)
     to_first = torch.where(is_anchor, 1, sim.gather(1, first.clamp(min=0)))
-    rows, place = first.clamp(min=0).unique(return_inverse=True)
-    between = (candidates[rows] @ candidates.T)[place, second]
+    rows, index = first.clamp(min=0).unique(return_inverse=True)
+    between = (candidates[rows] @ candidates.T)[index, second]
     between = torch.where(is_anchor, to_second, between)
-    square = share.square() + (1 - share).square() + 2 * share * (1 - share) * between
+    square = lam.square() + (1 - lam).square() + 2 * lam * (1 - lam) * between
     length = square.clamp(min=SHORTEST**2).sqrt()
-    mixed = (share * to_first + (1 - share) * to_second) / length
+    mixed = (lam * to_first + (1 - lam) * to_second) / length
     return Pairs(mixed, mixture.pos, mixture.neg)
 
 
 @dataclass(frozen=True)
-class Originals:
-    """The images or maps of a step, of all ranks, and the way from mixed ones to vectors."""
+class MixInputs:
+    """Inputs to mix, gathered over ranks, and the model that embeds a mix."""
 
-    rows: Tensor  # [B, ...]
+    rows: Tensor  # [B, ...] images or feature maps
     stage: str
     blank: Tensor  # [1, 3, H, W], any image of the right size
     model: Embed
 
-    def mixed(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        """Vectors [M, D] of unit length, of M mixes of rows; each rank makes its part of them."""
+    def embed(self, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
+        """Return vectors [M, D] of unit length of M mixes; each rank embeds its part of them."""
         part = max(2, -(-len(first) // distributed.world()))  # one row has no batch statistics
         start = part * distributed.rank()
-        mine = torch.arange(start, start + part, device=first.device) % len(first)
-        share = share[mine].reshape(-1, *[1] * (self.rows.ndim - 1))
-        one, other = self.rows[first[mine]].float(), self.rows[second[mine]].float()
-        values = share * one + (1 - share) * other
+        indices = torch.arange(start, start + part, device=first.device) % len(first)
+        lam = lam[indices].reshape(-1, *[1] * (self.rows.ndim - 1))
+        one, other = self.rows[first[indices]], self.rows[second[indices]]
+        values = lam * one.to(lam.dtype) + (1 - lam) * other.to(lam.dtype)
         if self.rows.is_floating_point():
             values = values.to(self.rows.dtype)
         vectors = self.model(self.blank, tap=StageHook(self.stage, replacement=values))
         return functional.normalize(distributed.gather(vectors)[: len(first)])
 
 
-def of_originals(mixture: Mixture, anchors: Tensor, originals: Originals) -> Pairs:
-    """Pairs of `anchors` [A, D], of unit length, and what the model makes of mixed originals.
+def compare_inputs(mixture: Mixture, anchors: Tensor, inputs: MixInputs) -> Pairs:
+    """Build the pairs of `anchors` [A, D], of unit length, and the model's vectors of mixed inputs.
 
-    The anchors' own rows are the first A of the originals, where a mixture asks for them.
+    Where the mixture asks for the anchor itself, anchor a is row a of the inputs.
     """
-    used = mixture.pos + mixture.neg > 0
-    of, place = used.nonzero(as_tuple=True)
+    is_used = mixture.pos + mixture.neg > 0
+    of, k = is_used.nonzero(as_tuple=True)
     sim = torch.zeros_like(mixture.pos)
     if len(of):
-        first = mixture.first[of, place]
+        first = mixture.first[of, k]
         first = torch.where(first == ITSELF, of, first)
-        vectors = originals.mixed(first, mixture.second[of, place], mixture.share[of, place])
-        sim = sim.index_put((of, place), (anchors[of] * vectors).sum(dim=1))
+        vectors = inputs.embed(first, mixture.second[of, k], mixture.lam[of, k])
+        sim = sim.index_put((of, k), (anchors[of] * vectors).sum(dim=1))
     return Pairs(sim, mixture.pos, mixture.neg)
 
 
-def realised(
-    mixture: Mixture, pairs: Pairs, anchors: Side, candidates: Side, originals: Originals | None
-) -> Pairs:
-    """The pairs of a mixture: of embeddings, or of the originals where there are some.
-
-    `pairs` are the clean ones [A, B] of `anchors` and `candidates`.
-    """
-    if originals is None:
-        return of_vectors(mixture, pairs.sim, candidates.vectors)
-    return of_originals(mixture, anchors.vectors, originals)
+def build_mixed_pairs(mixture: Mixture, comparison: Comparison, inputs: MixInputs | None) -> Pairs:
+    """Build the pairs of a mixture of candidates, or of inputs where there are some."""
+    if inputs is not None:
+        return compare_inputs(mixture, comparison.anchors.vectors, inputs)
+    assert comparison.candidates is not None
+    return compare_embeddings(mixture, comparison.pairs.sim, comparison.candidates.vectors)
 
 
-def cost(mixture: Mixture, originals: Originals | None) -> str:
-    """What the mixed examples of a step take, in words."""
+def describe_cost(mixture: Mixture, inputs: MixInputs | None) -> str:
+    """Say what the mixed examples of a step take."""
     count = int((mixture.pos + mixture.neg > 0).sum())
-    if originals is None:
+    if inputs is None:
         return f"mixup: {count} mixed embeddings in the first step, {4e-6 * count:.2f} MB"
-    each = originals.rows[0]
+    each = inputs.rows[0]
     size = count * each.numel() * max(4, each.element_size())
     shape = " x ".join(map(str, each.shape))
     return (
-        f"mixup: {count} passes from stage {originals.stage} on in the first step, "
+        f"mixup: {count} passes from stage {inputs.stage} on in the first step, "
         f"{size / 1e6:.1f} MB of {shape}"
     )
 
 
-def why_not(term: Term, mixup: Mixup) -> str:
-    """Why a term has no mixed examples of this kind, or an empty string."""
-    if reason := term.why_fixed():
-        return reason
-    if term.has_groups:
-        return f"{term.name} takes several proxies of a class together, not mixes of them"
-    if mixup.stage is not None and term.sides[1] == "proxies":
-        return f"the candidates of {term.name} are proxies, which only --mixup embedding can mix"
-    if mixup.stage is not None and term.sides[0] == "proxies" and "anchor-neg" in mixup.kinds:
-        return (
-            f"the anchors of {term.name} are proxies; only --mixup embedding mixes one with images"
-        )
-    for kind in mixup.kinds:
-        if not _moves(term, mixup, kind):
-            other = (
-                "other pairs" if kind in ("pos-pos", "neg-neg") else "more per_anchor, draw=pair"
-            )
-            return f"{term.name} has no gradient for these {kind} mixes; try {other}"
-    return ""
-
-
-def _moves(term: Term, mixup: Mixup, kind: str) -> bool:
-    """Whether a loss has a gradient for made-up similarities to mixed examples.
+def has_gradient(term: PairTerm, mixup: Mixup, kind: str) -> bool:
+    """Return whether a loss has a gradient for made-up similarities to mixed examples.
 
     Where a loss compares the positives of an anchor with its negatives, a mixed example stands on
     both sides: a single one, or several with one lambda, can cancel out whatever the similarity.
@@ -224,11 +281,11 @@ def _moves(term: Term, mixup: Mixup, kind: str) -> bool:
     spread = torch.logspace(-2, 0.2, anchors)[:, None]  # sharp losses see small differences only
     # near 1 too, where a loss with a large margin alone acts
     sim = (1 - spread * torch.linspace(0, 1, count + 1)[1:]).requires_grad_()
-    share = torch.linspace(0.1, 0.9, anchors * count).reshape(anchors, count)
-    share = share if mixup.draw == "pair" else torch.full_like(share, 0.4)
-    share = {"pos-pos": torch.ones_like(share), "neg-neg": torch.zeros_like(share)}.get(kind, share)
+    lam = torch.linspace(0.1, 0.9, anchors * count).reshape(anchors, count)
+    lam = lam if mixup.draw == "pair" else torch.full_like(lam, 0.4)
+    lam = {"pos-pos": torch.ones_like(lam), "neg-neg": torch.zeros_like(lam)}.get(kind, lam)
     labels = torch.zeros(anchors, dtype=torch.int64)
     with torch.enable_grad():
-        value = term(Pairs(sim, share, 1 - share), Side(sim, labels)) / term.weight
+        value = term.weigh(Pairs(sim, lam, 1 - lam), BatchSide(sim, labels)) / term.weight
         (gradient,) = torch.autograd.grad(value, sim)
     return bool(gradient.abs().max() > 1e-5)

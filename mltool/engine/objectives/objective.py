@@ -1,135 +1,155 @@
-"""Supervised metric learning: losses on pairs of the batch, of batch and proxies, or on vectors."""
+"""The objective of a run: a weighted sum of terms.
 
-import logging
+A term is a loss of pairs, a transfer, or what else its command lists. All that a run minimises
+stands in that list: a method that needs another noun gets another kind of term, no branch here.
+"""
+
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from mltool import components, distributed
+from mltool import distributed
 from mltool.engine.data import Batch
-from mltool.engine.loop import Embed
-from mltool.engine.objectives import mixing
-from mltool.engine.objectives.memory import Memory, MemorySettings
-from mltool.engine.objectives.mixing import Originals
-from mltool.engine.objectives.pair_loss import Side, Term, distinct, miner, pairs_of
-from mltool.errors import UsageError
-from mltool.losses import Pairs
-from mltool.mixups import Mixup
+from mltool.engine.loop import Embed, Moment
+from mltool.engine.objectives.step_outputs import Features, StepOutputs
+from mltool.engine.teachers import Teacher
+from mltool.models.embedder import ImageBatch
+from mltool.models.features import FeatureHooks
 from mltool.models.stages import StageHook
 
-logger = logging.getLogger(__name__)
 
+class Term(nn.Module):
+    """One term of the sum. Kinds of terms give `forward`, and declare what differs from here.
 
-class Supervised(nn.Module):
-    """The sum of losses, each times its weight, over the rows of all ranks.
-
-    `losses` are component texts that may carry `weight=`; `mining` chooses among the pairs of
-    every loss whose both sides are the batch. `memory` adds to each of these losses a term of the
-    batch against remembered embeddings, `mixup` one of it against mixed examples, which are chosen
-    among the mined pairs. What is random is seeded by (seed, step), equal on all ranks and the same
-    again after a resume. Labels are 0..classes-1.
+    `group` names the optimiser group of its parameters (see `optim.GROUPS`); a module inside may
+    name another.
     """
 
-    steps: Tensor  # how many have been taken
+    group = "proxies"
+    stream = "main"  # whose batch it reads
+    reads_raw = False  # whether the vectors must come before normalisation
+    passes = "together"  # or "apart": its stream goes through the model by itself
+    stage: str | None = None  # of the network, whose activations it mixes
+    columns: frozenset[str] = frozenset()  # of the image list or the sampler, that it reads
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def active(self, batch: Batch) -> bool:
+        """Return whether the term takes part in a step; all ranks must get the same answer."""
+        return True
+
+    def forward(self, step: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted scalars of this term by name."""
+        raise NotImplementedError
+
+
+class Objective(nn.Module):
+    """The sum of terms over the rows of all ranks, evaluated in the order listed.
+
+    The keys of `terms` name what they save: `terms.KEY.` in a checkpoint. What is random in a
+    term draws from `generator`, seeded here by (seed, step): equal on all ranks, and the same
+    again after a resume. A teacher is no part of the objective: it is neither trained nor saved.
+
+    Args:
+        terms: by key; several of them may read one stream.
+        normalizes: whether the student's embeddings have unit length.
+        raw: ask for vectors before normalisation even where no term does.
+        features: hooks at the student, where terms read more than vectors.
+    """
 
     def __init__(
         self,
-        losses: Sequence[str],
+        terms: Mapping[str, Term],
         *,
-        mining: str | None,
-        classes: int,
-        dim: int,
         seed: int,
-        memory: MemorySettings | None = None,
-        mixup: str | None = None,
+        generator: Generator,
+        normalizes: bool = True,
+        raw: bool = False,
+        teacher: Teacher | None = None,
+        features: FeatureHooks | None = None,
     ) -> None:
         super().__init__()
-        self.seed = seed
-        self.generator = torch.Generator()
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        terms = [Term(text, classes=classes, dim=dim) for text in losses]
-        self.names = distinct([term.name for term in terms])
-        self.terms = nn.ModuleList(terms)
-        self.miner = miner(mining, dim=dim, generator=self.generator)
-        if mining and not any(term.minable for term in terms):
-            raise UsageError(
-                f"--miner {mining} has nothing to choose from: no loss has batch pairs"
-            )
-        if memory is not None:
-            _check_memory(terms, mining)
-        self.memory = Memory(memory, dim=dim) if memory is not None else None
-        self.mixup: Mixup | None = components.load("mixups", mixup)() if mixup else None
-        if self.mixup is not None:
-            _check_mixup(terms, self.mixup)
+        self.terms = nn.ModuleDict(terms)
+        self.seed, self.generator, self.normalizes = seed, generator, normalizes
+        self.teacher, self.features = teacher, features
+        self.raw = raw or any(term.reads_raw for term in terms.values())
+        self.apart = {term.stream for term in terms.values() if term.passes == "apart"}
+        stages = {term.stage for term in terms.values() if term.stage is not None}
+        assert len(stages) <= 1, "all terms mix at one stage"
+        self.stage = next(iter(stages), None)
 
-    def forward(self, streams: Mapping[str, Batch], model: Embed) -> dict[str, Tensor]:
-        """The weighted terms by name."""
-        self.generator.manual_seed(hash((self.seed, int(self.steps))))
-        batch, originals = self._embedded(streams["main"], model)
-        values: dict[str, Tensor] = {}
-        for name, term in zip(self.names, self.terms, strict=True):
-            assert isinstance(term, Term)
-            values |= self._values(name, term, batch, originals)
-        if self.memory is not None:
-            self.memory.put(batch, step=int(self.steps))
-        self.steps += 1
-        return values
-
-    def _embedded(self, batch: Batch, model: Embed) -> tuple[Side, Originals | None]:
-        """The batch of all ranks, as long as the losses want the vectors; and what to mix."""
-        how: dict[str, object] = {"raw": True} if any(t.on_vectors for t in self.terms) else {}
-        stage = self.mixup.stage if self.mixup is not None else None
-        if stage is not None:
-            how["tap"] = tap = StageHook(stage)
-        vectors = distributed.gather(model(batch.images, **how))
-        weights = distributed.gather(batch.weights) if batch.weights is not None else None
-        side = Side(vectors, distributed.gather(batch.labels), weights)
-        if stage is None:
-            return side, None
-        assert tap.seen is not None
-        return side, Originals(distributed.gather(tap.seen), stage, batch.stacked()[:1], model)
-
-    def _values(
-        self, name: str, term: Term, batch: Side, originals: Originals | None
+    def forward(
+        self, streams: Mapping[str, Batch], model: Embed, moment: Moment
     ) -> dict[str, Tensor]:
-        if term.on_vectors:
-            if batch.weights is not None:
-                raise UsageError(
-                    f"{name} takes vectors, not pairs, and cannot weight images; leave out the "
-                    "column `weight` or use another --loss"
-                )
-            return {name: term.of_vectors(batch)}
-        anchors, candidates = term.standing(batch)
-        pairs = self._mined(term, anchors, candidates)
-        values = {name: term(pairs, anchors) + term.regularizer()}
-        if self.memory is not None and term.minable and not self.memory.is_empty():
-            remembered = term(self._mined(term, anchors, self.memory.side()), anchors)
-            values[f"{name}/memory"] = self.memory.settings.weight * remembered
-        if self.mixup is not None:
-            mixture = mixing.draw(pairs, self.mixup, own=anchors.weights, generator=self.generator)
-            if int(self.steps) == 0:
-                logger.info(mixing.cost(mixture, originals))
-            mixed = mixing.realised(mixture, pairs, anchors, candidates, originals)
-            values[f"{name}/mixed"] = self.mixup.weight * term(mixed, anchors)
+        """Return the weighted scalars of all active terms by name."""
+        self.generator.manual_seed(hash((self.seed, moment.step)))
+        outputs: dict[str, StepOutputs] = {}
+        for names in self._passes(streams):
+            outputs |= self._embed({name: streams[name] for name in names}, model, moment)
+        values: dict[str, Tensor] = {}
+        for term in self.terms.values():
+            assert isinstance(term, Term)
+            if term.active(streams[term.stream]):
+                values |= term(outputs[term.stream])
         return values
 
-    def _mined(self, term: Term, anchors: Side, candidates: Side) -> Pairs:
-        pairs = pairs_of(anchors, candidates)
-        return self.miner(pairs) if self.miner is not None and term.minable else pairs
+    def _passes(self, streams: Mapping[str, Batch]) -> list[list[str]]:
+        """List the streams that go through the model together: those with images of one size."""
+        groups: dict[object, list[str]] = defaultdict(list)
+        for name, batch in streams.items():
+            images = batch.images
+            size = images.shape[1:] if isinstance(images, Tensor) else "unequal"
+            groups[name if name in self.apart else size].append(name)
+        return list(groups.values())
+
+    def _embed(
+        self, batches: Mapping[str, Batch], model: Embed, moment: Moment
+    ) -> dict[str, StepOutputs]:
+        """Embed the batches of some streams in one pass, and split what comes out."""
+        settings: dict[str, object] = {"raw": True} if self.raw else {}
+        hook = StageHook(self.stage) if self.stage is not None else None
+        if hook is not None:
+            settings["tap"] = hook
+        vectors = model(_join([batch.images for batch in batches.values()]), **settings)
+        spans = _spans([len(batch.labels) for batch in batches.values()])
+        return {
+            name: StepOutputs(
+                batch=batch,
+                vectors=distributed.gather(_part(vectors, span)),
+                is_raw=self.raw,
+                normalizes=self.normalizes,
+                moment=moment,
+                model=model,
+                generator=self.generator,
+                teacher=self.teacher,
+                features=Features.of(self.features, span) if self.features is not None else None,
+                stage_outputs=_part(hook.seen, span) if hook is not None else None,
+            )
+            for (name, batch), span in zip(batches.items(), spans, strict=True)
+        }
 
 
-def _check_memory(terms: Sequence[Term], mining: str | None) -> None:
-    """Raise UsageError where nothing can be remembered."""
-    if reasons := [reason for term in terms if (reason := term.why_fixed())]:
-        raise UsageError(f"--memory has no place here: {reasons[0]}; use another --loss")
-    if not any(term.minable for term in terms):
-        raise UsageError("--memory has no place here: all candidates are proxies")
-    if mining is not None and components.parse("miners", mining).declared.square:
-        raise UsageError(f"--memory has no place beside --miner {mining}: it needs a whole batch")
+def _join(images: Sequence[ImageBatch]) -> ImageBatch:
+    """Join the images of several batches, of one size or as a sequence of unequal ones."""
+    if len(images) == 1:
+        return images[0]
+    stacks = [each for each in images if isinstance(each, Tensor)]
+    return torch.cat(stacks) if stacks else [image for each in images for image in each]
 
 
-def _check_mixup(terms: Sequence[Term], mixup: Mixup) -> None:
-    """Raise UsageError where mixed examples are not defined, or teach nothing."""
-    if reasons := [reason for term in terms if (reason := mixing.why_not(term, mixup))]:
-        raise UsageError(f"--mixup has no place here: {reasons[0]}")
+def _spans(sizes: Sequence[int]) -> list[slice | None]:
+    """Return the rows of each batch in a joint pass, None for a batch that is alone in it."""
+    if len(sizes) == 1:
+        return [None]
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _part(rows: Tensor | None, span: slice | None) -> Tensor:
+    assert rows is not None
+    return rows if span is None else rows[span]

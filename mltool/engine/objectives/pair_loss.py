@@ -1,113 +1,162 @@
-"""Terms of an objective: a loss, who stands on its two sides, and its weight in the sum."""
+"""Terms of pairs: a loss, its two sides, who chooses among their pairs, and a weight."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from mltool import components
+from mltool.components import Choice
+from mltool.engine.objectives.objective import Term
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison, StepOutputs
+from mltool.errors import UsageError
 from mltool.losses import Pairs, pairs_from_labels
 from mltool.models.proxies import Proxies
 
-Miner = Callable[[Pairs], Pairs]
+# (pairs [A, B], the anchors' vectors [A, D]) -> the pairs that count; an `nn.Module` where it has
+# a state, which it may share with a term of its own
+Selector = Callable[[Pairs, Tensor], Pairs]
 
 
-class Side(NamedTuple):
-    """Who stands on one side of the pairs."""
+class CandidateSource(Protocol):
+    """Where the candidates of a pair term come from."""
 
-    vectors: Tensor  # [N, D] float32
-    labels: Tensor  # [N] class indices, -1 = unknown
-    weights: Tensor | None = None  # [N] of the images, None = all alike
+    of_teacher: ClassVar[bool]  # whether the candidates are the teacher's vectors
+
+    def compare(self, term: "PairTerm", step: StepOutputs) -> Comparison:
+        """Return the pairs of a step."""
+        ...
 
 
-class Term(nn.Module):
-    """One loss with its proxies, if it has some.
+class DeclaredSides:
+    """The sides that the loss file declares: batch and batch, or proxies on one of them."""
 
-    `text` is a component text that may carry `weight=`. `sides` tells what stands as anchors and
-    as candidates: `batch` or `proxies`.
+    of_teacher: ClassVar[bool] = False
+
+    def compare(self, term: "PairTerm", step: StepOutputs) -> Comparison:
+        """Return the pairs of the student's vectors among each other, or with proxies."""
+        anchors, candidates = term.sides(step.side)
+        return Comparison(anchors, candidates, build_pairs(anchors, candidates))
+
+
+class PairTerm(Term):
+    """One loss with its proxies, if it has some, on pairs of anchors and candidates.
+
+    Anchors are the student's vectors or proxies, as the loss declares. The candidates come from
+    `source`; `selector` chooses among the pairs. Its proxies, and what else the loss learns, are
+    `proxies` to the optimiser.
     """
 
-    def __init__(self, text: str, *, classes: int, dim: int) -> None:
-        super().__init__()
-        choice = components.parse("losses", text)
-        declared = choice.declared
-        self.name, self.weight = choice.name, choice.weight
+    def __init__(
+        self,
+        choice: Choice,
+        *,
+        classes: int,
+        dim: int,
+        source: CandidateSource | None = None,
+        selector: Selector | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or choice.alias or choice.name)
+        self.choice, self.weight = choice, choice.weight
+        self.declared = choice.declared
         self.loss = components.load("losses", choice, classes=classes, dim=dim)
-        self.on_vectors, self.is_square = declared.takes_vectors, declared.square
-        self.needs_labels = "labels" in declared.needs
-        self.sides = (declared.anchors, declared.candidates)
-        self.minable = declared.has_batch_pairs
+        self.source = source or DeclaredSides()
+        self.selector = selector
+        self.has_groups = bool(self.declared.proxies_per_class)
         self.proxies: Proxies | None = None
-        self.has_groups = bool(declared.proxies_per_class)
-        if declared.has_proxies:
-            per_class = choice[declared.proxies_per_class] if self.has_groups else 1
+        if self.declared.has_proxies:
+            per_class = choice[self.declared.proxies_per_class] if self.has_groups else 1
             assert isinstance(per_class, int)
             self.proxies = Proxies(classes, dim, per_class=per_class)
 
-    def standing(self, batch: Side) -> tuple[Side, Side]:
-        """(anchors, candidates), of unit length, for a batch of vectors of any length."""
+    def forward(self, step: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted loss, and keep what it compared for the terms that depend on it."""
+        comparison = self.source.compare(self, step)
+        pairs = self.select(comparison.pairs, comparison.anchors)
+        step.comparisons[self.name] = comparison._replace(pairs=pairs)
+        return {self.name: self.weigh(pairs, comparison.anchors) + self.regularizer()}
+
+    def sides(self, batch: BatchSide) -> tuple[BatchSide, BatchSide]:
+        """Return (anchors, candidates), of unit length, for a batch of vectors of any length."""
         units = batch._replace(vectors=functional.normalize(batch.vectors))
         if self.proxies is None:
             return units, units
-        both = {"batch": units, "proxies": Side(self.proxies(), self.proxies.labels)}
-        return both[self.sides[0]], both[self.sides[1]]
+        both = {"batch": units, "proxies": BatchSide(self.proxies(), self.proxies.labels)}
+        return both[self.declared.anchors], both[self.declared.candidates]
 
-    def forward(self, pairs: Pairs, anchors: Side) -> Tensor:
-        """The weighted loss of pairs [A, B]."""
-        value = self.loss(pairs, anchors.labels) if self.needs_labels else self.loss(pairs)
-        return self.weight * value
+    def select(self, pairs: Pairs, anchors: BatchSide) -> Pairs:
+        """Return the pairs that the selector keeps, all where there is none."""
+        return self.selector(pairs, anchors.vectors) if self.selector is not None else pairs
 
-    def of_vectors(self, batch: Side) -> Tensor:
-        """The weighted loss of a batch, for a loss that wants vectors and not pairs."""
-        return self.weight * self.loss(batch.vectors, batch.labels)
+    def weigh(self, pairs: Pairs, anchors: BatchSide) -> Tensor:
+        """Return the weighted loss of pairs [A, B]."""
+        if "labels" in self.declared.needs:
+            return self.weight * self.loss(pairs, anchors.labels)
+        return self.weight * self.loss(pairs)
 
     def regularizer(self) -> Tensor | float:
-        """The weighted cost of the proxies themselves, where the loss has one."""
+        """Return the weighted cost of the proxies themselves, 0 where the loss has none."""
         if self.proxies is None or not hasattr(self.loss, "regularizer"):
             return 0.0
         return self.weight * self.loss.regularizer(self.proxies())
 
-    def why_fixed(self) -> str:
-        """Why nothing else may stand among this loss's candidates, or an empty string."""
-        if self.on_vectors:
-            return f"{self.name} takes the vectors of the batch, not pairs"
-        if self.is_square:
-            return f"{self.name} compares every image of the batch with every other one"
-        return ""
+
+class VectorTerm(Term):
+    """One loss that takes the vectors of the batch, before normalisation, instead of pairs."""
+
+    reads_raw = True
+
+    def __init__(self, choice: Choice, *, classes: int, dim: int, name: str | None = None) -> None:
+        super().__init__(name or choice.name)
+        self.choice, self.weight = choice, choice.weight
+        self.loss = components.load("losses", choice, classes=classes, dim=dim)
+
+    def forward(self, step: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted loss. Raises UsageError where images have weights."""
+        if step.weights is not None:
+            raise UsageError(
+                f"{self.name} takes vectors, not pairs, and cannot weight images; leave out the "
+                "column `weight` or use another --loss"
+            )
+        return {self.name: self.weight * self.loss(step.vectors, step.labels)}
 
 
-def pairs_of(anchors: Side, candidates: Side) -> Pairs:
-    """Pairs of two sides by their labels; a side against itself leaves out the diagonal.
+def explain_fixed_sides(choice: Choice) -> str:
+    """Return why no other candidates may join those of a loss, or an empty string."""
+    if choice.declared.takes_vectors:
+        return f"{choice.name} takes the vectors of the batch, not pairs"
+    if choice.declared.square:
+        return f"{choice.name} compares every image of the batch with every other one"
+    return ""
+
+
+def build_pairs(anchors: BatchSide, candidates: BatchSide) -> Pairs:
+    """Build the pairs of two sides from labels; a side against itself leaves out the diagonal.
 
     The weight of an image multiplies its pairs as an anchor, or, where the anchors are proxies,
     as a candidate.
     """
-    itself = None
+    diagonal = None
     if anchors is candidates:
-        itself = torch.eye(len(anchors.labels), dtype=torch.bool, device=anchors.labels.device)
+        diagonal = torch.eye(len(anchors.labels), dtype=torch.bool, device=anchors.labels.device)
     sim = anchors.vectors @ candidates.vectors.T
-    pairs = pairs_from_labels(sim, anchors.labels, candidates.labels, exclude=itself)
+    pairs = pairs_from_labels(sim, anchors.labels, candidates.labels, exclude=diagonal)
     if anchors.weights is not None:
-        return weighted(pairs, anchors.weights[:, None])
+        return scale_pairs(pairs, anchors.weights[:, None])
     if candidates.weights is not None:
-        return weighted(pairs, candidates.weights)
+        return scale_pairs(pairs, candidates.weights)
     return pairs
 
 
-def weighted(pairs: Pairs, weights: Tensor) -> Pairs:
-    """Pairs whose pull and push are multiplied by weights that broadcast to [A, B]."""
+def scale_pairs(pairs: Pairs, weights: Tensor) -> Pairs:
+    """Multiply pull and push of pairs by weights that broadcast to [A, B]."""
     return pairs._replace(pos=pairs.pos * weights, neg=pairs.neg * weights)
 
 
-def miner(text: str | None, *, dim: int, generator: torch.Generator) -> Miner | None:
-    """The miner of a component text; one that draws at random uses `generator`."""
-    if text is None:
-        return None
-    return components.load("miners", text, dim=dim, generator=generator)
-
-
-def distinct(names: list[str]) -> list[str]:
-    """The names, a repeated one numbered."""
-    return [f"{n}-{i + 1}" if n in names[:i] else n for i, n in enumerate(names)]
+def load_miner(choice: Choice, *, dim: int, generator: Generator) -> Selector:
+    """Load a miner as a selector; one that draws at random uses `generator`."""
+    mine = components.load("miners", choice, dim=dim, generator=generator)
+    return lambda pairs, vectors: mine(pairs)

@@ -1,155 +1,125 @@
-"""Pair losses of a student's vectors with its teacher's: who is whose positive.
+"""The teacher's vectors, and tuples, as candidates of the student's: who is whose positive.
 
 Budnik, Avrithis, Asymmetric Metric Learning for Knowledge Transfer, CVPR 2021.
+
+With the labels of a batch of three images, 0 0 1, and the rule `class+self`, anchor 0 is pulled
+to the teacher's vectors 0 (of its own image) and 1 (of its class), and pushed from 2:
+
+    class        pos = 0 1 0    neg = 0 0 1
+    class+self   pos = 1 1 0    neg = 0 0 1
+    self         pos = 1 0 0    neg = 0 0 1
+
+By `self` an image of unknown class is pushed from all others, since nothing else tells them apart.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mltool.engine.objectives.pair_loss import Side, Term, pairs_of, weighted
-from mltool.errors import UsageError
+from mltool.engine.objectives.pair_loss import PairTerm, scale_pairs
+from mltool.engine.objectives.step_outputs import (
+    BatchSide,
+    Comparison,
+    StepOutputs,
+    TupleCandidates,
+)
 from mltool.losses import Pairs, pairs_from_labels
-from mltool.options.choices import Positives, pairing_of, parse_loss
+from mltool.options.choices import Positives
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Candidates that each anchor has of its own: a positive, then negatives."""
+class TeacherVectors:
+    """The teacher's vectors of the whole batch as candidates."""
 
-    vectors: Tensor  # [A, 1 + n, D] of unit length
-    exists: Tensor  # [A, 1 + n] bool
+    positives: Positives
+    has_negatives: bool = True
+    of_teacher: ClassVar[bool] = True
+
+    def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
+        """Return the pairs [B, B] of the student's vectors with the teacher's."""
+        anchors, _ = term.sides(step.side._replace(rows=step.rows))
+        candidates = step.teacher_side
+        columns = torch.arange(len(candidates.labels), device=candidates.labels.device)
+        return Comparison(anchors, candidates, self.relate(anchors, candidates), columns)
+
+    def relate(self, anchors: BatchSide, candidates: BatchSide) -> Pairs:
+        """Return pairs by labels and by the images themselves; rows of -1 pair with nothing."""
+        assert anchors.rows is not None
+        assert candidates.rows is not None
+        is_self = anchors.rows[:, None] == candidates.rows
+        sim = anchors.vectors @ candidates.vectors.T
+        pairs = pairs_from_labels(sim, anchors.labels, candidates.labels, exclude=is_self)
+        to_self = is_self.to(sim.dtype)
+        if self.positives == "class+self":
+            pairs = pairs._replace(pos=pairs.pos + to_self)
+        elif self.positives == "self":
+            is_unknown = (anchors.labels < 0)[:, None] | (candidates.labels < 0)
+            is_other = is_unknown & ~is_self & (candidates.rows >= 0)
+            pairs = pairs._replace(pos=to_self, neg=pairs.neg + is_other)
+        if not self.has_negatives:
+            pairs = pairs._replace(neg=torch.zeros_like(pairs.neg))
+        return _weighted(pairs, anchors)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A batch of all ranks, as the terms of a distillation see it."""
+class TeacherTuples:
+    """The teacher's vectors of each anchor's own tuple as candidates [A, 1 + n].
 
-    raw: Tensor  # [B, D] the student's vectors, as long as they are
-    student: Tensor  # [B, D] the same, as the model gives them
-    teacher: Tensor | None  # [B, D_t], None where nothing asks for it
-    rows: Tensor  # [B] into the image list
-    labels: Tensor  # [B] class indices, -1 = unknown
-    weights: Tensor | None  # [B] of the images
-    tuples: Candidates | None  # of the mined batch's anchors
-    anchors: Tensor | None  # [A] places in the batch where its anchors stand, None = everywhere
-
-
-class TeacherPairLoss(nn.Module):
-    """A pair loss with the student's vectors as anchors, and its teacher's as candidates.
-
-    With `symmetric` the candidates are the student's own; with `mined` they come in tuples. Losses
-    with proxies, and those that take vectors, see the student alone. `positives` is class,
-    class+self or self, unless a preset has its own. Raises UsageError for what cannot be compared.
+    By `class+self` and `self` the teacher's vector of the anchor comes before them.
     """
 
-    def __init__(
-        self,
-        text: str,
-        *,
-        positives: Positives,
-        symmetric: bool,
-        mined: bool,
-        classes: int,
-        dim: int,
-    ) -> None:
-        super().__init__()
-        choice = parse_loss(text, with_teacher=True)
-        preset = pairing_of(choice, positives)
-        bare = replace(choice, alias="").text
-        self.term = Term(bare, classes=classes, dim=dim)
-        self.name = choice.alias or choice.name
-        self.positives, self.has_negatives = preset.positives, preset.has_negatives
-        self.asymmetric = self.term.minable and not symmetric
-        if self.term.is_square and (mined or self.asymmetric):
-            remedy = "leave out --mining" if mined else "say --symmetric"
-            raise UsageError(f"{self.term.why_fixed()}; {remedy}")
-        if symmetric and self.term.minable and preset.positives != "class":
-            raise UsageError(
-                f"--loss {text}: with --symmetric an image would be its own positive; use "
-                "--positives class"
-            )
+    positives: Positives
+    has_negatives: bool = True
+    of_teacher: ClassVar[bool] = True
 
-    def forward(self, seen: Seen) -> Tensor:
-        """The weighted loss."""
-        batch = Side(seen.raw, seen.labels, seen.weights)
-        if self.term.on_vectors:
-            return self.term.of_vectors(batch)
-        anchors, candidates = self.term.standing(batch)
-        if self.term.proxies is not None:
-            return self.term(pairs_of(anchors, candidates), anchors) + self.term.regularizer()
-        if seen.anchors is not None:
-            anchors = _taken(anchors, seen.anchors)
-        if seen.tuples is not None:
-            pairs = self._of_tuples(anchors, seen.tuples, seen.teacher)
-        elif self.asymmetric:
-            pairs = self._with_teacher(anchors, seen)
-        else:
-            return self.term(pairs_of(anchors, candidates), anchors)
-        if anchors.weights is not None:
-            pairs = weighted(pairs, anchors.weights[:, None])
-        return self.term(pairs, anchors)
-
-    def _with_teacher(self, anchors: Side, seen: Seen) -> Pairs:
-        """The batch against the teacher's vectors of it, [B, B]."""
-        assert seen.teacher is not None
-        itself = seen.rows[:, None] == seen.rows
-        sim = anchors.vectors @ seen.teacher.T
-        pairs = pairs_from_labels(sim, seen.labels, seen.labels, exclude=itself)
-        own = itself.to(sim.dtype)
-        if self.positives == "class+self":
-            pairs = pairs._replace(pos=pairs.pos + own)
-        elif self.positives == "self":
-            unknown = (seen.labels < 0)[:, None] | (seen.labels < 0)
-            pairs = pairs._replace(pos=own, neg=pairs.neg + (unknown & ~itself))
-        return pairs if self.has_negatives else pairs._replace(neg=torch.zeros_like(pairs.neg))
-
-    def _of_tuples(self, anchors: Side, tuples: Candidates, teacher: Tensor | None) -> Pairs:
-        """Every anchor against its own tuple [A, 1 + n], where it counts also against itself."""
-        sim = torch.einsum("ad,akd->ak", anchors.vectors, tuples.vectors)
-        exists = tuples.exists.to(sim.dtype)
-        pos, neg = exists.clone(), exists.clone()
-        pos[:, 1:], neg[:, 0] = 0, 0
-        if self.positives == "self":
-            pos[:, 0] = 0
-        if not self.has_negatives:
-            neg[:] = 0
-        if self.positives == "class":
-            return Pairs(sim, pos, neg)
-        assert teacher is not None
-        own = (anchors.vectors * teacher).sum(dim=1, keepdim=True)
-        one = torch.ones_like(own)
-        return Pairs(
-            torch.cat([own, sim], 1), torch.cat([one, pos], 1), torch.cat([0 * one, neg], 1)
-        )
+    def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
+        """Return the pairs of the batch's anchors, each with its tuple."""
+        anchors, _ = term.sides(step.side)
+        pairs = _within_tuples(anchors.vectors, step.teacher_tuples)
+        pos, neg = pairs.pos, pairs.neg if self.has_negatives else torch.zeros_like(pairs.neg)
+        pos = torch.zeros_like(pos) if self.positives == "self" else pos
+        pairs = Pairs(pairs.sim, pos, neg)
+        if self.positives != "class":
+            to_self = (anchors.vectors * step.teacher_vectors).sum(dim=1, keepdim=True)
+            one = torch.ones_like(to_self)
+            columns = zip((to_self, one, torch.zeros_like(one)), pairs, strict=True)
+            pairs = Pairs(*(torch.cat([first, others], dim=1) for first, others in columns))
+        return Comparison(anchors, None, _weighted(pairs, anchors))
 
 
-def has_batch_pairs(text: str) -> bool:
-    """Whether the candidates of a loss can be the teacher's vectors."""
-    return parse_loss(text, with_teacher=True).declared.has_batch_pairs
+@dataclass(frozen=True)
+class BatchTuples:
+    """The student's own vectors of a batch of whole tuples, `size` images one after the other.
+
+    A negative that is missing is the anchor once more.
+    """
+
+    size: int
+    of_teacher: ClassVar[bool] = False
+
+    def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
+        """Return the pairs of each tuple's anchor with the rest of the tuple [A, size - 1]."""
+        side, _ = term.sides(step.side)
+        rows = step.rows.reshape(-1, self.size)
+        first = torch.arange(len(rows), device=step.vectors.device) * self.size
+        weights = side.weights[first] if side.weights is not None else None
+        anchors = BatchSide(side.vectors[first], side.labels[first], weights)
+        units = step.unit_embeddings.reshape(len(rows), self.size, -1)
+        tuples = TupleCandidates(units[:, 1:], exists=rows[:, 1:] != rows[:, :1])
+        pairs = _within_tuples(anchors.vectors, tuples)
+        return Comparison(anchors, None, _weighted(pairs, anchors))
 
 
-def takes_vectors(text: str) -> bool:
-    """Whether a loss takes the vectors of the batch, not pairs."""
-    return parse_loss(text, with_teacher=True).declared.takes_vectors
+def _within_tuples(anchors: Tensor, tuples: TupleCandidates) -> Pairs:
+    """Build the pairs [A, 1 + n] of anchors [A, D]: a positive first, then negatives."""
+    sim = torch.einsum("ad,akd->ak", anchors, tuples.vectors)
+    exists = tuples.exists.to(sim.dtype)
+    pos, neg = exists.clone(), exists.clone()
+    pos[:, 1:], neg[:, 0] = 0, 0
+    return Pairs(sim, pos, neg)
 
 
-def uses_tuples(text: str, *, symmetric: bool) -> bool:
-    """Whether a loss compares anchors with mined negatives."""
-    choice = parse_loss(text, with_teacher=True)
-    has_negatives = pairing_of(choice, "class").has_negatives
-    return choice.declared.has_batch_pairs and (symmetric or has_negatives)
-
-
-def needs_labels(text: str, positives: Positives, *, symmetric: bool) -> bool:
-    """Whether a loss is nothing without labels: all but a student's image with its teacher's."""
-    choice = parse_loss(text, with_teacher=True)
-    declared = choice.declared
-    alone = pairing_of(choice, positives).positives == "self" and declared.has_batch_pairs
-    return not (alone and not symmetric) or "labels" in declared.needs
-
-
-def _taken(side: Side, places: Tensor) -> Side:
-    weights = side.weights[places] if side.weights is not None else None
-    return Side(side.vectors[places], side.labels[places], weights)
+def _weighted(pairs: Pairs, anchors: BatchSide) -> Pairs:
+    return pairs if anchors.weights is None else scale_pairs(pairs, anchors.weights[:, None])

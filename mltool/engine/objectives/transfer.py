@@ -1,32 +1,37 @@
 """Transfers: losses between all that a student and its teacher make of a batch."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mltool import components, distributed
-from mltool.engine.objectives.teacher_pairs import Seen
+from mltool.components import Choice
+from mltool.engine.objectives.objective import Term
+from mltool.engine.objectives.step_outputs import StepOutputs
 from mltool.models.features import FeatureHooks
 
 
-class TransferTerm(nn.Module):
-    """One transfer with its weight. `context` is what transfers may ask for by name.
+class TransferTerm(Term):
+    """One transfer with its weight.
 
-    `student` and `teacher` listen to both networks, where the transfer wants more than vectors.
+    `context` is what transfers may ask for by name. `student` and `teacher` are hooks at both
+    networks, where the transfer wants more than vectors.
     """
+
+    group = "transfer"
+    reads_raw = True
 
     def __init__(
         self,
-        text: str,
+        choice: Choice,
         *,
         student: FeatureHooks | None,
         teacher: FeatureHooks | None,
         context: dict[str, object],
+        name: str | None = None,
     ) -> None:
-        super().__init__()
-        choice = components.parse("transfers", text)
-        self.name, self.weight = choice.name, choice.weight
+        super().__init__(name or choice.name)
+        self.weight = choice.weight
         self.needs, self.takes_raw = choice.declared.needs, choice.declared.takes_raw
-        self.listeners = (student, teacher)
         if student is not None and teacher is not None:
             context = context | {
                 "student_channels": student.channels,
@@ -36,37 +41,21 @@ class TransferTerm(nn.Module):
                 context |= {"student_dim": student.pooled_dim, "teacher_dim": teacher.pooled_dim}
         self.transfer = components.load("transfers", choice, **context)
 
-    def forward(self, seen: Seen) -> Tensor:
-        """The weighted value."""
-        assert seen.teacher is not None
-        student, teacher = seen.student, seen.teacher
-        if not self.takes_raw:
-            student = functional.normalize(seen.raw)
+    def forward(self, step: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted value of the transfer."""
+        teacher = step.teacher_vectors
+        student = step.embeddings if self.takes_raw else functional.normalize(step.vectors)
         further: dict[str, object] = {}
         if "index" in self.needs:
-            further["index"] = seen.rows
+            further["index"] = step.rows
         if "labels" in self.needs:
-            further["labels"] = seen.labels
-        one, other = self.listeners
-        if "penultimate" in self.needs and one is not None and other is not None:
-            student, teacher = distributed.gather(one.pooled), distributed.gather(other.pooled)
-        if "maps" in self.needs and one is not None and other is not None:
-            further["student_maps"] = [distributed.gather(maps) for maps in one.maps]
-            further["teacher_maps"] = [distributed.gather(maps) for maps in other.maps]
-        return self.weight * self.transfer(student, teacher, **further)
-
-
-def needs(text: str) -> frozenset[str]:
-    """What a transfer wants besides the vectors."""
-    return components.parse("transfers", text).declared.needs
-
-
-def takes_raw(text: str) -> bool:
-    """Whether a transfer is published for vectors as long as they are."""
-    return components.parse("transfers", text).declared.takes_raw
-
-
-def is_transfer(text: str) -> bool:
-    """Whether a text names a transfer, going by the name alone."""
-    name = text.partition(":")[0].replace("_", "-")
-    return name in components.names("transfers")
+            further["labels"] = step.labels
+        of_student, of_teacher = step.features, step.teacher_features
+        if of_student is not None and of_teacher is not None:
+            if "penultimate" in self.needs:
+                student = distributed.gather(of_student.pooled)
+                teacher = distributed.gather(of_teacher.pooled)
+            if "maps" in self.needs:
+                further["student_maps"] = [distributed.gather(maps) for maps in of_student.maps]
+                further["teacher_maps"] = [distributed.gather(maps) for maps in of_teacher.maps]
+        return {self.name: self.weight * self.transfer(student, teacher, **further)}

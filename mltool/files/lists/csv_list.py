@@ -21,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 KEYS = ("path", "name", "label")
 LONGEST_CELL = 4096  # bytes; a column is one array as wide as its longest cell
-LOCATION = (
-    " location"  # key of the resolved paths; headers are stripped, so none begins with a space
-)
+LOCATION = " location"  # key of the resolved paths; no header has it, for they are stripped
 NOT_UTF8 = "is not UTF-8; save the list as UTF-8"
 
 Cells = tuple[dict[str, StringArray], np.ndarray]  # columns; line number of each row, int64 [N]
@@ -32,8 +30,8 @@ Cells = tuple[dict[str, StringArray], np.ndarray]  # columns; line number of eac
 def read_csv(path: str | os.PathLike[str]) -> Manifest:
     """Read an image list. Paths are relative to its folder; a name is the path unless given.
 
-    A column of `_columns.KNOWN` has its type; in others whole and decimal numbers are recognised.
-    Raises InputError naming the line of what does not fit.
+    Known columns have their type, of others whole and decimal numbers are recognised. Raises
+    InputError with the line for whatever does not fit.
     """
     path = os.fspath(path)
     source = escape(path)
@@ -82,10 +80,7 @@ def write_csv(
 
 
 class _UnixLines:
-    """Ends lines in a line feed alone.
-
-    csv quotes carriage returns and line feeds only if its line terminator holds both.
-    """
+    """Lines end in a line feed alone, but the writer must think of both to quote both."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -143,7 +138,7 @@ def _can_be_kept(key: str, source: str) -> bool:
 def _blocks(
     reader: Iterator[list[str]], width: int, source: str
 ) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Yield blocks of rows, and the number of the last line of each row."""
+    """Rows in blocks, with the number of the line that each ends on."""
     rows: list[list[str]] = []
     lines: list[int] = []
     for row in reader:
@@ -162,10 +157,10 @@ def _blocks(
 
 
 def _check(key: str, cells: list[str], folder: str, source: str, lines: list[int]) -> None:
-    """Raise InputError naming the line of a cell that cannot be kept."""
+    """Refuse what cannot be kept, with its line."""
     joined = "".join(cells)
     if joined.isascii() and "\0" not in joined and max(map(len, cells)) <= LONGEST_CELL:
-        return  # the usual case, decided for the whole column at once
+        return  # the usual case, found at once for the whole column
     for cell, line in zip(cells, lines, strict=True):
         problem = _problem(cell)
         if problem == NOT_UTF8 and key == "path" and os.path.lexists(os.path.join(folder, cell)):
@@ -187,7 +182,7 @@ def _problem(cell: str) -> str:
 
 
 def _name(cells: dict[str, list[str]], folder: str, source: str, lines: list[int]) -> None:
-    """Replace column `path` by the locations, and fill in missing names."""
+    """Put the locations in the place of `path`, and fill in the names that are not given."""
     texts = cells.pop("path")
     if "" in texts:
         raise InputError(f"{source} line {lines[texts.index('')]}: the path is empty")

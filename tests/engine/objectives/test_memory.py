@@ -3,21 +3,23 @@
 import pytest
 import torch
 from pytorch_metric_learning import losses as pml
+from tiny_runs import build_objective, in_turn, moment
 from torch import nn
 
 from mltool.engine.data import Batch
 from mltool.engine.objectives.memory import Memory, MemorySettings
-from mltool.engine.objectives.objective import Supervised
-from mltool.engine.objectives.pair_loss import Side
+from mltool.engine.objectives.objective import Objective
+from mltool.engine.objectives.step_outputs import BatchSide
 from mltool.errors import UsageError
 
 DIM, CLASSES = 6, 4
 
 
-def rows(count: int, *, seed: int) -> Side:
+def rows(count: int, *, seed: int) -> BatchSide:
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(count, DIM, generator=generator)
-    return Side(vectors, torch.randint(CLASSES, (count,), generator=generator))
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    return BatchSide(vectors, labels, rows=torch.arange(count))
 
 
 def batch(count: int, *, seed: int) -> Batch:
@@ -26,50 +28,47 @@ def batch(count: int, *, seed: int) -> Batch:
     return Batch(side.vectors, side.labels, torch.arange(count), torch.zeros(count))
 
 
-def objective(*losses: str, miner: str | None = None, **memory) -> Supervised:
+def objective(*losses: str, miner: str | None = None, **memory) -> Objective:
     torch.manual_seed(0)
     settings = MemorySettings(**{"size": 64} | memory)
-    return Supervised(
-        losses or ["contrastive"], mining=miner, classes=CLASSES, dim=DIM, seed=0, memory=settings
-    )
+    texts = losses or ["contrastive"]
+    return build_objective(*texts, miner=miner, classes=CLASSES, dim=DIM, memory=settings)
 
 
 def test_the_oldest_make_room() -> None:
     memory = Memory(MemorySettings(5), dim=DIM)
-    assert memory.is_empty()
     given = [rows(count, seed=count) for count in (3, 4, 2)]
     every = nn.functional.normalize(torch.cat([side.vectors for side in given]))
     labels = torch.cat([side.labels for side in given])
-    for number, side in enumerate(given):
-        memory.put(side, step=number)
-        assert not memory.is_empty()
-    order = torch.roll(torch.arange(5), -int(memory.place))
+    for side in given:
+        memory.put(side)
+    order = torch.roll(torch.arange(5), -int(memory.offset))
     assert torch.equal(memory.vectors[order], every[-5:])
     assert torch.equal(memory.labels[order], labels[-5:])
 
 
 def test_of_a_batch_larger_than_the_memory_the_last_rows_stay() -> None:
     memory, side = Memory(MemorySettings(3), dim=DIM), rows(8, seed=0)
-    memory.put(side, step=0)
+    memory.put(side)
     assert torch.equal(memory.vectors, nn.functional.normalize(side.vectors[-3:]))
 
 
 def test_nothing_is_remembered_before_the_start() -> None:
-    memory = Memory(MemorySettings(5, start=2), dim=DIM)
-    for step in range(2):
-        memory.put(rows(2, seed=0), step=step)
-        assert memory.is_empty()
-    memory.put(rows(2, seed=0), step=2)
-    assert int((memory.labels >= 0).sum()) == 2
+    one, model = objective(size=50, start=2), nn.Linear(DIM, DIM)
+    step, memory = in_turn(one), one.terms["memory"]
+    for filled in (0, 0, 4, 8):
+        values = step(batch(4, seed=0), model)
+        assert int((memory.labels >= 0).sum()) == filled
+        assert len(values) == 1 + (filled > 4)
 
 
 def test_the_first_step_is_the_plain_loss_and_its_whole_gradient() -> None:
     """PML's memory holds the batch itself at first, detached, which halves the gradient."""
     model, first = nn.Linear(DIM, DIM), batch(12, seed=1)
-    plain = Supervised(["contrastive"], mining=None, classes=CLASSES, dim=DIM, seed=0)
+    plain = build_objective("contrastive", classes=CLASSES, dim=DIM)
     gradients = []
     for one in (plain, objective()):
-        values = one({"main": first}, model)
+        values = in_turn(one)(first, model)
         assert list(values) == ["contrastive"]
         gradients.append(torch.autograd.grad(sum(values.values()), model.weight)[0])
     assert torch.equal(*gradients)
@@ -90,9 +89,10 @@ def test_later_steps_add_the_loss_against_the_memory(loss: str, theirs, weight: 
     with torch.no_grad():
         held = torch.cat([model(b.images) for b in seen[:3]])[-20:]
     labels = torch.cat([b.labels for b in seen[:3]])[-20:]
+    step = in_turn(one)
     for b in seen[:3]:
-        one({"main": b}, model)
-    values = one({"main": seen[3]}, model)
+        step(b, model)
+    values = step(seen[3], model)
     vectors = model(seen[3].images)
     wanted = theirs(vectors, seen[3].labels, ref_emb=held, ref_labels=labels)
     torch.testing.assert_close(values[f"{loss}/memory"], weight * wanted, rtol=1e-4, atol=1e-5)
@@ -105,23 +105,25 @@ def test_later_steps_add_the_loss_against_the_memory(loss: str, theirs, weight: 
 
 def test_terms_with_proxies_have_no_memory() -> None:
     one, model = objective("contrastive", "proxy-anchor"), nn.Linear(DIM, DIM)
-    one({"main": batch(8, seed=0)}, model)
-    values = one({"main": batch(8, seed=1)}, model)
+    step = in_turn(one)
+    step(batch(8, seed=0), model)
+    values = step(batch(8, seed=1), model)
     assert list(values) == ["contrastive", "contrastive/memory", "proxy-anchor"]
 
 
 def test_the_backward_of_a_step_may_come_after_the_memory_was_filled() -> None:
-    one, model = objective(size=8), nn.Linear(DIM, DIM)
+    step, model = in_turn(objective(size=8)), nn.Linear(DIM, DIM)
     for seed in range(3):
-        sum(one({"main": batch(8, seed=seed)}, model).values()).backward()
+        sum(step(batch(8, seed=seed), model).values()).backward()
 
 
 def test_the_memory_is_saved_with_the_run() -> None:
     one, other, model = objective(), objective(), nn.Linear(DIM, DIM)
+    step = in_turn(one)
     for seed in range(3):
-        one({"main": batch(8, seed=seed)}, model)
+        step(batch(8, seed=seed), model)
     other.load_state_dict(one.state_dict())
-    values = [x({"main": batch(8, seed=9)}, model) for x in (one, other)]
+    values = [x({"main": batch(8, seed=9)}, model, moment(3)) for x in (one, other)]
     assert len(values[0]) == 2
     assert values[0] == values[1]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_runs import build_objective, in_turn
 from tiny_runs import model as tiny_model
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -14,10 +15,12 @@ from mltool.engine.data import Batch
 from mltool.engine.objectives import mixing
 from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.mixing import ITSELF, Mixture
-from mltool.engine.objectives.objective import Supervised
-from mltool.engine.objectives.pair_loss import Side, Term, pairs_of
+from mltool.engine.objectives.objective import Objective
+from mltool.engine.objectives.pair_loss import PairTerm, build_pairs
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison
 from mltool.errors import UsageError
 from mltool.losses import Pairs
+from mltool.mixups import Mixup
 from mltool.models import backbones
 from mltool.models.embedder import Embedder
 
@@ -127,14 +130,23 @@ def batch(
 ) -> Batch:
     given = images() if pictures is None else pictures
     rows = torch.arange(len(labels))
-    return Batch(given, labels, rows, draws=torch.zeros_like(rows), weights=weights)
+    columns = {} if weights is None else {"weight": weights}
+    return Batch(given, labels, rows, draws=torch.zeros_like(rows), columns=columns)
 
 
-def objective(loss: str, level: str, *, miner: str | None = None, **settings) -> Supervised:
+def objective(loss: str, level: str, *, miner: str | None = None, **settings) -> Objective:
     torch.manual_seed(0)
-    return Supervised(
-        [loss], mining=miner, classes=CLASSES, dim=DIM, seed=0, mixup=level, **settings
-    )
+    return build_objective(loss, miner=miner, classes=CLASSES, dim=DIM, mixup=level, **settings)
+
+
+def mixup_of(one: Objective) -> Mixup:
+    return one.terms["0/mixed"].mixup
+
+
+def draw(anchors: BatchSide, candidates: BatchSide, pairs: Pairs, mixup: Mixup) -> Mixture:
+    """The mixture of the first step."""
+    generator = Generator().manual_seed(hash((0, 0)))
+    return mixing.draw_mixture(Comparison(anchors, candidates, pairs), mixup, generator=generator)
 
 
 def text(level: str, settings: str) -> str:
@@ -161,22 +173,20 @@ def rest(model: Embedder, stage: str, values: Tensor) -> Tensor:
 
 
 def remade(
-    one: Supervised, model: nn.Module, weights: Tensor | None = None
-) -> tuple[Mixture, Pairs, Side]:
+    one: Objective, model: nn.Module, weights: Tensor | None = None
+) -> tuple[Mixture, Pairs, BatchSide]:
     """The mixture of the first step, and pairs by an explicit way to each mixed vector."""
-    (term,) = one.terms
-    anchors, candidates = term.standing(Side(model(images()), LABELS, weights))
-    generator = Generator().manual_seed(hash((0, 0)))
-    clean = pairs_of(anchors, candidates)
-    mixture = mixing.draw(clean, one.mixup, own=anchors.weights, generator=generator)
-    stage = one.mixup.stage
+    term, mixup = one.terms["0"], mixup_of(one)
+    anchors, candidates = term.sides(BatchSide(model(images()), LABELS, weights))
+    mixture = draw(anchors, candidates, build_pairs(anchors, candidates), mixup)
+    stage = mixup.stage
     rows = candidates.vectors if stage is None else seen_by(model, stage, images())
-    own = anchors.vectors if stage is None else rows
+    of_anchor = anchors.vectors if stage is None else rows
     mixed = []
     for a, k in torch.ones_like(mixture.first).nonzero().tolist():
-        x, share = int(mixture.first[a, k]), mixture.share[a, k]
-        first = own[a] if x == ITSELF else rows[x]
-        mixed.append(share * first + (1 - share) * rows[mixture.second[a, k]])
+        x, lam = int(mixture.first[a, k]), mixture.lam[a, k]
+        first = of_anchor[a] if x == ITSELF else rows[x]
+        mixed.append(lam * first + (1 - lam) * rows[mixture.second[a, k]])
     vectors = torch.stack(mixed) if stage is None else rest(model, stage, torch.stack(mixed))
     vectors = functional.normalize(vectors).reshape(*mixture.first.shape, -1)
     sim = (anchors.vectors[:, None] * vectors).sum(dim=2)
@@ -202,17 +212,17 @@ def test_the_mixed_loss_is_the_loop_over_its_definition(
         pytest.skip("its anchors are proxies, the examples images")
     one = objective(loss, text(level, f"per_anchor=3,pairs={pairs},weight=0.25"))
     with torch.no_grad():
-        values = one({"main": batch()}, embedder)
+        values = in_turn(one)(batch(), embedder)
         mixture, made, _ = remade(one, embedder)
     assert int((mixture.pos + mixture.neg > 0).sum()) > 5
     wanted = 0.25 * SEEDS_TABLE[loss](as_rows(made))
     name = loss.partition(":")[0]
     assert float(values[f"{name}/mixed"]) == pytest.approx(wanted, rel=2e-4, abs=2e-5)
     assert list(values) == [name, f"{name}/mixed"]
-    plain = Supervised([loss], mining=None, classes=CLASSES, dim=DIM, seed=0)
-    plain.load_state_dict(one.state_dict() | {"steps": torch.zeros((), dtype=torch.int64)})
+    plain = build_objective(loss, classes=CLASSES, dim=DIM)
+    plain.load_state_dict(one.state_dict())  # what is mixed brings no state, saves nothing twice
     with torch.no_grad():
-        assert values[name] == plain({"main": batch()}, embedder)[name]
+        assert values[name] == in_turn(plain)(batch(), embedder)[name]
 
 
 @pytest.mark.parametrize(("loss", "level"), DEFINED)
@@ -222,9 +232,9 @@ def test_the_gradient_is_that_of_the_explicit_way(
     one = objective(loss, text(level, "per_anchor=2"))
     name = loss.partition(":")[0]
     parameters = [p for p in [*embedder.parameters(), *one.parameters()] if p.requires_grad]
-    ours = one({"main": batch()}, embedder)[f"{name}/mixed"]
+    ours = in_turn(one)(batch(), embedder)[f"{name}/mixed"]
     _, made, anchors = remade(one, embedder)
-    theirs = 0.4 * one.terms[0](made, anchors)
+    theirs = 0.4 * one.terms["0"].weigh(made, anchors)
     found = [torch.autograd.grad(v, parameters, allow_unused=True) for v in (ours, theirs)]
     largest = 0.0
     for one_gradient, other in zip(*found, strict=True):
@@ -243,25 +253,27 @@ def unit_rows(count: int, *, seed: int) -> Tensor:
     return functional.normalize(rows, dim=1)
 
 
-def example(term: Term, settings: str = "per_anchor=none") -> tuple[Mixture, Pairs, Side, Side]:
+def example(
+    term: PairTerm, settings: str = "per_anchor=none"
+) -> tuple[Mixture, Pairs, BatchSide, BatchSide]:
     """A mixture of embeddings in float64, its clean pairs and the two sides."""
-    several = Side(unit_rows(len(LABELS), seed=0), LABELS)
-    if term.sides == ("batch", "batch"):
+    several = BatchSide(unit_rows(len(LABELS), seed=0), LABELS)
+    sides = (term.declared.anchors, term.declared.candidates)
+    if sides == ("batch", "batch"):
         anchors, candidates = several, several
     else:
-        proxies = Side(unit_rows(CLASSES, seed=1), torch.arange(CLASSES))
-        anchors, candidates = (
-            (proxies, several) if term.sides[0] == "proxies" else (several, proxies)
-        )
-    clean = pairs_of(anchors, candidates)
-    chosen = components.load("mixups", f"embedding:{settings}")()
-    mixture = mixing.draw(clean, chosen, own=None, generator=Generator().manual_seed(0))
+        proxies = BatchSide(unit_rows(CLASSES, seed=1), torch.arange(CLASSES))
+        anchors, candidates = (proxies, several) if sides[0] == "proxies" else (several, proxies)
+    clean = build_pairs(anchors, candidates)
+    mixup = components.load("mixups", f"embedding:{settings}")()
+    compared = Comparison(anchors, candidates, clean)
+    mixture = mixing.draw_mixture(compared, mixup, generator=Generator().manual_seed(0))
     return mixture, clean, anchors, candidates
 
 
-def term_of(loss: str) -> Term:
+def term_of(loss: str) -> PairTerm:
     torch.manual_seed(0)
-    return Term(loss, classes=CLASSES, dim=4).double()
+    return PairTerm(components.parse("losses", loss), classes=CLASSES, dim=4).double()
 
 
 MIXABLE = [
@@ -279,18 +291,18 @@ def test_every_example_mixed_with_itself_is_the_clean_loss(loss: str) -> None:
     columns = torch.arange(clean.sim.shape[1]).expand(clean.sim.shape)
     share = torch.rand(clean.sim.shape, dtype=torch.float64)
     same = Mixture(columns, columns, share, clean.pos, clean.neg)
-    mixed = mixing.of_vectors(same, clean.sim, candidates.vectors)
+    mixed = mixing.compare_embeddings(same, clean.sim, candidates.vectors)
     torch.testing.assert_close(mixed.sim, clean.sim)
-    torch.testing.assert_close(term(mixed, anchors), term(clean, anchors))
+    torch.testing.assert_close(term.weigh(mixed, anchors), term.weigh(clean, anchors))
 
 
 @pytest.mark.parametrize("loss", MIXABLE)
 def test_swapping_the_two_examples_changes_nothing(loss: str) -> None:
     term = term_of(loss)
     mixture, clean, anchors, candidates = example(term)
-    swapped = mixture._replace(first=mixture.second, second=mixture.first, share=1 - mixture.share)
+    swapped = mixture._replace(first=mixture.second, second=mixture.first, lam=1 - mixture.lam)
     one, other = (
-        term(mixing.of_vectors(m, clean.sim, candidates.vectors), anchors)
+        term.weigh(mixing.compare_embeddings(m, clean.sim, candidates.vectors), anchors)
         for m in (mixture, swapped)
     )
     torch.testing.assert_close(one, other)
@@ -304,35 +316,35 @@ def test_at_the_ends_only_positives_or_only_negatives_are_left(loss: str, share:
     mixture, clean, anchors, candidates = example(term)
     there = ((mixture.pos + mixture.neg) > 0).double()
     end = mixture._replace(
-        share=torch.full_like(mixture.share, share), pos=share * there, neg=(1 - share) * there
+        lam=torch.full_like(mixture.lam, share), pos=share * there, neg=(1 - share) * there
     )
-    found = term(mixing.of_vectors(end, clean.sim, candidates.vectors), anchors)
+    found = term.weigh(mixing.compare_embeddings(end, clean.sim, candidates.vectors), anchors)
     kept, others = (clean.pos, clean.neg) if share else (clean.neg, clean.pos)
     side = kept * others.count_nonzero(dim=1)[:, None]
     repeated = [row.repeat_interleave(n.long()) for row, n in zip(clean.sim, side, strict=True)]
     sim = nn.utils.rnn.pad_sequence(repeated, batch_first=True)
     ones = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in repeated], batch_first=True)
     pos, neg = (ones, torch.zeros_like(ones)) if share else (torch.zeros_like(ones), ones)
-    torch.testing.assert_close(found, term(Pairs(sim, pos, neg), anchors))
+    torch.testing.assert_close(found, term.weigh(Pairs(sim, pos, neg), anchors))
 
 
 @pytest.mark.parametrize("loss", MIXABLE)
 def test_gradients_and_padding(loss: str) -> None:
     term = term_of(loss)
     mixture, clean, anchors, candidates = example(term, "per_anchor=3")
-    mixed = mixing.of_vectors(mixture, clean.sim, candidates.vectors)
+    mixed = mixing.compare_embeddings(mixture, clean.sim, candidates.vectors)
     sim = mixed.sim.detach().requires_grad_()
     if loss != "circle":  # its paces have no gradient, by design
-        assert torch.autograd.gradcheck(lambda s: term(mixed._replace(sim=s), anchors), sim)
-    value = term(mixed._replace(sim=sim), anchors)
+        assert torch.autograd.gradcheck(lambda s: term.weigh(mixed._replace(sim=s), anchors), sim)
+    value = term.weigh(mixed._replace(sim=sim), anchors)
     garbage, nothing = torch.rand(len(sim), 2), torch.zeros(len(sim), 2)
     padded = Pairs(
         torch.cat([sim, garbage.double().requires_grad_()], dim=1),
         torch.cat([mixed.pos, nothing], dim=1),
         torch.cat([mixed.neg, nothing], dim=1),
     )
-    torch.testing.assert_close(term(padded, anchors), value)
-    (gradient,) = torch.autograd.grad(term(padded, anchors), padded.sim)
+    torch.testing.assert_close(term.weigh(padded, anchors), value)
+    (gradient,) = torch.autograd.grad(term.weigh(padded, anchors), padded.sim)
     assert gradient.isfinite().all()
     assert not gradient[:, -2:].any()
     assert gradient.any()
@@ -419,8 +431,8 @@ def test_one_lambda_a_step_says_nothing_to_ratios() -> None:
     term = term_of("proxy-nca-pp")
     mixture, clean, anchors, candidates = example(term, "draw=step")
     sim = clean.sim.detach().requires_grad_()
-    value = term(mixing.of_vectors(mixture, sim, candidates.vectors), anchors)
-    assert value.item() == pytest.approx(-math.log(float(mixture.share[0, 0])))
+    value = term.weigh(mixing.compare_embeddings(mixture, sim, candidates.vectors), anchors)
+    assert value.item() == pytest.approx(-math.log(float(mixture.lam[0, 0])))
     (gradient,) = torch.autograd.grad(value, sim)
     assert gradient.abs().max() < 1e-12
 
@@ -429,11 +441,11 @@ def test_with_a_miner_only_what_it_keeps_is_mixed(embedder: Embedder) -> None:
     one = objective("multi-similarity", "embedding:per_anchor=none", miner="hard")
     with torch.no_grad():
         vectors = embedder(images())
-        value = one({"main": batch()}, embedder)["multi-similarity/mixed"]
+        value = in_turn(one)(batch(), embedder)["multi-similarity/mixed"]
     sim = (vectors @ vectors.T).tolist()
-    generator = Generator().manual_seed(hash((0, 0)))
-    mined = components.load("miners", "hard")(pairs_of(*[Side(vectors, LABELS)] * 2))
-    mixture = mixing.draw(mined, one.mixup, own=None, generator=generator)
+    side = BatchSide(vectors, LABELS)
+    mined = components.load("miners", "hard")(build_pairs(side, side))
+    mixture = draw(side, side, mined, mixup_of(one))
     assert mixture.first.shape == (len(LABELS), 1)
     rows: list[Row] = []
     for a, label in enumerate(LABELS.tolist()):
@@ -444,7 +456,7 @@ def test_with_a_miner_only_what_it_keeps_is_mixed(embedder: Embedder) -> None:
             continue
         p = min(positives, key=lambda j: sim[a][j])
         n = max((j for j in others if LABELS[j] != label), key=lambda j: sim[a][j])
-        share = float(mixture.share[a, 0])
+        share = float(mixture.lam[a, 0])
         v = functional.normalize(share * vectors[p] + (1 - share) * vectors[n], dim=0)
         rows.append([(float(vectors[a] @ v), share)])
     assert float(value) == pytest.approx(0.4 * multi_similarity(rows), rel=1e-4)
@@ -467,7 +479,7 @@ def test_weights_of_images_weigh_mixed_examples(embedder: Embedder, loss: str, l
     weights = torch.arange(len(LABELS)) / 4
     one = objective(loss, text(level, "per_anchor=2"))
     with torch.no_grad():
-        value = one({"main": batch(weights=weights)}, embedder)[f"{loss}/mixed"]
+        value = in_turn(one)(batch(weights=weights), embedder)[f"{loss}/mixed"]
         mixture, made, anchors = remade(one, embedder, weights)
     of_anchor = weights[:, None]
     of_first, of_second = (
@@ -477,20 +489,23 @@ def test_weights_of_images_weigh_mixed_examples(embedder: Embedder, loss: str, l
     )
     there = made.pos + made.neg > 0
     assert loss != "contrastive" or not there[0].any()  # the weight zero
-    torch.testing.assert_close(made.pos, mixture.share * of_first * there)
-    torch.testing.assert_close(made.neg, (1 - mixture.share) * of_second * there)
-    torch.testing.assert_close(value, 0.4 * one.terms[0](made, anchors), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(made.pos, mixture.lam * of_first * there)
+    torch.testing.assert_close(made.neg, (1 - mixture.lam) * of_second * there)
+    torch.testing.assert_close(
+        value, 0.4 * one.terms["0"].weigh(made, anchors), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_beside_a_memory_both_terms_stand(embedder: Embedder) -> None:
     settings = {"memory": MemorySettings(20, weight=0.5)}
     one = objective("contrastive", "embedding", **settings)
     torch.manual_seed(0)
-    plain = Supervised(["contrastive"], mining=None, classes=CLASSES, dim=DIM, seed=0, **settings)
+    plain = build_objective("contrastive", classes=CLASSES, dim=DIM, **settings)
     only = objective("contrastive", "embedding")
+    steps = [in_turn(each) for each in (one, plain, only)]
     with torch.no_grad():
         for _ in range(2):
-            values, without, mixed = (o({"main": batch()}, embedder) for o in (one, plain, only))
+            values, without, mixed = (step(batch(), embedder) for step in steps)
     assert list(values) == ["contrastive", "contrastive/memory", "contrastive/mixed"]
     assert values["contrastive/memory"] == without["contrastive/memory"]
     assert values["contrastive/mixed"] == mixed["contrastive/mixed"]
@@ -500,7 +515,7 @@ def test_beside_a_memory_both_terms_stand(embedder: Embedder) -> None:
 def test_a_batch_without_positives_has_no_mixed_examples(embedder: Embedder, level: str) -> None:
     alone = batch(torch.arange(4), images()[:4])
     for loss in ("multi-similarity", "margin"):
-        values = objective(loss, level)({"main": alone}, embedder)
+        values = in_turn(objective(loss, level))(alone, embedder)
         assert values[f"{loss}/mixed"].item() == 0
         sum(values.values()).backward()
 
@@ -511,16 +526,16 @@ def test_a_single_mixed_example_in_training_mode() -> None:
     pictures = images()[:3, :, :32, :32]
     few = batch(torch.tensor([0, 0, 1]), pictures, torch.tensor([1.0, 0, 0]))
     for level in ("input", "feature:stage=layer2", "feature"):
-        values = objective("contrastive", level)({"main": few}, model)
+        values = in_turn(objective("contrastive", level))(few, model)
         assert values["contrastive/mixed"].item() != 0
 
 
 def test_the_cost_is_said_once(embedder: Embedder, caplog) -> None:
     with caplog.at_level("INFO"):
         for level in ("feature:per_anchor=2", "embedding"):
-            one = objective("contrastive", level)
+            step = in_turn(objective("contrastive", level))
             for _ in range(2):
-                one({"main": batch()}, embedder)
+                step(batch(), embedder)
     said = [line for line in caplog.messages if line.startswith("mixup: ")]
     assert len(said) == 2
     maps = backbones.feature_maps(embedder.backbone, images().float()).shape
@@ -531,16 +546,16 @@ def test_the_cost_is_said_once(embedder: Embedder, caplog) -> None:
 def test_ranks_share_the_work(embedder: Embedder, monkeypatch) -> None:
     """Seven examples among three ranks: equal parts, filled up, put together in order."""
     rows = images()
-    originals = mixing.Originals(rows, "input", rows[:1], embedder)
+    inputs = mixing.MixInputs(rows, "input", rows[:1], embedder)
     first, second = torch.arange(7), torch.arange(7).flip(0) + 2
     share = torch.linspace(0.1, 0.9, 7)
     with torch.no_grad():
-        whole = originals.mixed(first, second, share)
+        whole = inputs.embed(first, second, share)
         parts = []
         monkeypatch.setattr(mixing.distributed, "world", lambda: 3)
         monkeypatch.setattr(mixing.distributed, "gather", lambda rows: rows)
         for rank in range(3):
             monkeypatch.setattr(mixing.distributed, "rank", lambda: rank)  # noqa: B023
-            parts.append(originals.mixed(first, second, share))
+            parts.append(inputs.embed(first, second, share))
     assert [len(part) for part in parts] == [3, 3, 3]
     torch.testing.assert_close(torch.cat(parts)[:7], whole)

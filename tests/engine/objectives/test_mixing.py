@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from mltool import components
-from mltool.engine.objectives.mixing import ITSELF, Mixture, draw, of_vectors
+from mltool.engine.objectives.mixing import ITSELF, Mixture, compare_embeddings, draw_mixture
+from mltool.engine.objectives.step_outputs import BatchSide, Comparison
 from mltool.losses import Pairs, pairs_from_labels
 from mltool.mixups import Mixup
 
@@ -36,10 +37,19 @@ def square(vectors: Tensor | None = None) -> Pairs:
     )
 
 
-def drawn(settings: str = "", *, pairs: Pairs | None = None, seed: int = 0, **how) -> Mixture:
+def drawn(
+    settings: str = "",
+    *,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    weights: Tensor | None = None,
+    self_columns: Tensor | None = None,
+) -> Mixture:
+    anchors, candidates = BatchSide(units(), LABELS, weights), BatchSide(units(), LABELS)
+    clean = square() if pairs is None else pairs
+    comparison = Comparison(anchors, candidates, clean, self_columns)
     generator = Generator().manual_seed(seed)
-    given = square() if pairs is None else pairs
-    return draw(given, mixup(settings), own=how.get("own"), generator=generator)
+    return draw_mixture(comparison, mixup(settings), generator=generator)
 
 
 def triples(mixture: Mixture) -> list[list[tuple[int, int]]]:
@@ -128,11 +138,11 @@ def test_several_examples_of_an_anchor_have_different_positives() -> None:
 
 
 def test_lambda() -> None:
-    steps = [drawn("draw=step,alpha=2", seed=seed).share for seed in range(400)]
+    steps = [drawn("draw=step,alpha=2", seed=seed).lam for seed in range(400)]
     assert all(bool((share == share[0, 0]).all()) for share in steps)
     one_a_step = np.array([float(share[0, 0]) for share in steps])
     assert stats.kstest(one_a_step, stats.beta(2, 2).cdf).pvalue > 1e-3
-    pairs = torch.cat([drawn("alpha=0.5", seed=seed).share.flatten() for seed in range(50)])
+    pairs = torch.cat([drawn("alpha=0.5", seed=seed).lam.flatten() for seed in range(50)])
     assert len(pairs.unique()) == len(pairs)
     assert stats.kstest(pairs.numpy(), stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
 
@@ -149,14 +159,14 @@ def test_the_same_seed_draws_the_same() -> None:
     settings = "pairs=pos-neg+neg-neg,negatives=random"
     for one, other in zip(drawn(settings), drawn(settings), strict=True):
         assert torch.equal(one, other)
-    assert not torch.equal(drawn(settings).share, drawn(settings, seed=1).share)
+    assert not torch.equal(drawn(settings).lam, drawn(settings, seed=1).lam)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_mixed_like_the_labels(kind: str) -> None:
     mixture = drawn(f"pairs={kind}")
     there = mixture.pos + mixture.neg > 0
-    share = {"pos-pos": torch.ones(()), "neg-neg": torch.zeros(())}.get(kind, mixture.share)
+    share = {"pos-pos": torch.ones(()), "neg-neg": torch.zeros(())}.get(kind, mixture.lam)
     torch.testing.assert_close(mixture.pos, share * there, check_dtype=False)
     torch.testing.assert_close(mixture.neg, (1 - share) * there, check_dtype=False)
 
@@ -166,12 +176,12 @@ def test_weights_of_pairs_and_of_the_anchor_itself_count() -> None:
     scale = torch.rand(8, 8, generator=generator, dtype=torch.float64) + 0.1
     plain = square()
     pairs = plain._replace(pos=plain.pos * scale, neg=plain.neg * scale.T)
-    own = torch.arange(1.0, 9.0, dtype=torch.float64)
+    weights = torch.arange(1.0, 9.0, dtype=torch.float64)
     for kind in ("pos-neg", "anchor-neg"):
-        mixture = drawn(f"pairs={kind},per_anchor=4", pairs=pairs, own=own)
+        mixture = drawn(f"pairs={kind},per_anchor=4", pairs=pairs, weights=weights)
         for a, k in (mixture.pos + mixture.neg > 0).nonzero().tolist():
-            x, y, share = (int(mixture.first[a, k]), int(mixture.second[a, k]), mixture.share[a, k])
-            of_first = own[a] if x == ITSELF else pairs.pos[a, x]
+            x, y, share = (int(mixture.first[a, k]), int(mixture.second[a, k]), mixture.lam[a, k])
+            of_first = weights[a] if x == ITSELF else pairs.pos[a, x]
             assert mixture.pos[a, k] == share * of_first
             assert mixture.neg[a, k] == (1 - share) * pairs.neg[a, y]
 
@@ -191,14 +201,14 @@ def test_no_pairs_at_all() -> None:
     mixture = drawn(pairs=none)
     assert mixture.first.shape == (8, 1)
     assert not (mixture.pos + mixture.neg).any()
-    assert of_vectors(mixture, none.sim, units()).sim.isfinite().all()
+    assert compare_embeddings(mixture, none.sim, units()).sim.isfinite().all()
 
 
 def by_hand(mixture: Mixture, anchors: Tensor, candidates: Tensor) -> Tensor:
     """Similarities to mixed vectors that are really made."""
     sim = torch.zeros(mixture.first.shape, dtype=torch.float64)
     for a, k in np.ndindex(*sim.shape):
-        x, share = int(mixture.first[a, k]), mixture.share[a, k]
+        x, share = int(mixture.first[a, k]), mixture.lam[a, k]
         one = anchors[a] if x == ITSELF else candidates[x]
         mixed = share * one + (1 - share) * candidates[mixture.second[a, k]]
         sim[a, k] = anchors[a] @ functional.normalize(mixed, dim=0)
@@ -212,7 +222,7 @@ def test_similarities_are_those_of_mixed_vectors(kind: str) -> None:
     for candidates in (vectors, units(8, seed=3).requires_grad_()):
         pairs = pairs_from_labels(vectors @ candidates.T, LABELS, LABELS)
         mixture = drawn(f"pairs={kind}", pairs=pairs)
-        mixed = of_vectors(mixture, pairs.sim, candidates)
+        mixed = compare_embeddings(mixture, pairs.sim, candidates)
         wanted = by_hand(mixture, vectors, candidates)
         torch.testing.assert_close(mixed.sim, wanted)
         assert torch.equal(mixed.pos, mixture.pos)
@@ -234,7 +244,7 @@ def test_gradients() -> None:
 
     def value(rows: Tensor) -> Tensor:
         vectors = functional.normalize(rows)
-        return of_vectors(mixture, vectors @ vectors.T, vectors).sim
+        return compare_embeddings(mixture, vectors @ vectors.T, vectors).sim
 
     assert torch.autograd.gradcheck(value, raw.requires_grad_())
 
@@ -242,10 +252,10 @@ def test_gradients() -> None:
 def test_a_mix_is_as_long_as_one() -> None:
     """|v| < 1 before: without renormalising every mix would look further away."""
     vectors, mixture = units(), drawn("per_anchor=none")
-    found = of_vectors(mixture, square().sim, vectors)
+    found = compare_embeddings(mixture, square().sim, vectors)
     shortened = torch.zeros_like(found.sim)
     for a, k in np.ndindex(*shortened.shape):
-        share = mixture.share[a, k]
+        share = mixture.lam[a, k]
         mix = share * vectors[mixture.first[a, k]] + (1 - share) * vectors[mixture.second[a, k]]
         assert mix.norm() <= 1 + 1e-12
         shortened[a, k] = vectors[a] @ mix
@@ -259,8 +269,24 @@ def test_opposites_mixed_half_and_half_stay_finite(dtype: torch.dtype) -> None:
     vectors = torch.stack([point, -point, point]).requires_grad_()
     half = torch.full((3, 1), 0.5, dtype=dtype)
     mixture = Mixture(torch.zeros(3, 1).long(), torch.ones(3, 1).long(), half, half, half)
-    sim = of_vectors(mixture, vectors @ vectors.T, vectors).sim
+    sim = compare_embeddings(mixture, vectors @ vectors.T, vectors).sim
     sim.sum().backward()
     assert sim.isfinite().all()
     assert sim.abs().max() < 1e-3
     assert vectors.grad.isfinite().all()
+
+
+def test_an_anchor_is_mixed_as_its_own_vector_of_the_teacher() -> None:
+    """A column of the candidates stands for the anchor, which is a positive of the weight one."""
+    teacher = units(seed=3)
+    pairs = pairs_from_labels(
+        units() @ teacher.T, LABELS, LABELS, exclude=torch.eye(8, dtype=torch.bool)
+    )
+    columns = torch.arange(8)
+    mixture = drawn("pairs=anchor-neg,per_anchor=none", pairs=pairs, self_columns=columns)
+    there = mixture.pos + mixture.neg > 0
+    assert (mixture.first == columns[:, None])[there].all()
+    assert torch.equal(there.sum(1), (pairs.neg > 0).sum(1))
+    torch.testing.assert_close(mixture.pos, mixture.lam * there, check_dtype=False)
+    mixed = compare_embeddings(mixture, pairs.sim, teacher).sim
+    torch.testing.assert_close(mixed[there], by_hand(mixture, units(), teacher)[there])

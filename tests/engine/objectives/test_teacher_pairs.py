@@ -1,18 +1,22 @@
 """Pair losses against a teacher's vectors: the papers' sums as loops, PML, who is a positive."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from pytorch_metric_learning import losses as pml
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.reducers import DoNothingReducer
+from tiny_runs import moment
 from torch import Tensor
 from torch.nn import functional
 
-from mltool.engine.objectives import teacher_pairs
-from mltool.engine.objectives.teacher_pairs import Candidates, Seen, TeacherPairLoss
+from mltool.commands.objective import Additions, Pairing, list_terms
+from mltool.engine.data import Batch
+from mltool.engine.objectives.step_outputs import StepOutputs, TupleCandidates
 from mltool.errors import UsageError
+from mltool.options import choices
 from mltool.options.choices import parse_loss
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 0])
@@ -24,34 +28,72 @@ def vectors(seed: int, rows: int = 6, dim: int = 4) -> Tensor:
     return torch.randn(rows, dim, generator=generator, dtype=torch.float64)
 
 
-def seen(*, labels: Tensor = LABELS, rows: Tensor = ROWS, tuples: Candidates | None = None) -> Seen:
-    raw = vectors(0).requires_grad_()
-    units = functional.normalize(raw)
-    teacher = functional.normalize(vectors(1))
-    return Seen(raw, units, teacher, rows, labels, None, tuples, None)
+class Taught:
+    """A teacher whose vectors are as asked for."""
+
+    hooks = None
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+
+    def embed_batch(self, batch: Batch) -> Tensor:
+        return self.vectors
 
 
-def compared(text: str, **changes) -> TeacherPairLoss:
-    settings = {
-        "positives": "class",
-        "symmetric": False,
-        "mined": False,
-        "classes": 3,
-        "dim": 4,
-    }
-    return TeacherPairLoss(text, **settings | changes)
+def seen(
+    *,
+    labels: Tensor = LABELS,
+    rows: Tensor = ROWS,
+    tuples: TupleCandidates | None = None,
+    raw: Tensor | None = None,
+    weights: Tensor | None = None,
+    teacher: bool = True,
+) -> StepOutputs:
+    raw = vectors(0).requires_grad_() if raw is None else raw
+    columns = {} if weights is None else {"weight": weights}
+    step = StepOutputs(
+        batch=Batch(raw, labels, rows, torch.zeros_like(rows), columns=columns),
+        vectors=raw,
+        is_raw=True,
+        normalizes=True,
+        moment=moment(),
+        model=lambda images, **how: images,
+        generator=torch.Generator(),
+        teacher=Taught(functional.normalize(vectors(1))) if teacher else None,
+    )
+    if tuples is not None:
+        step.__dict__["teacher_tuples"] = tuples  # in place of what it would read
+    return step
+
+
+def compared(text: str, **changes) -> Callable[[StepOutputs], Tensor]:
+    """The value of a loss, as `distill` lists it."""
+    settings = {"positives": "class", "symmetric": False, "images_per_tuple": None}
+    choice = parse_loss(text, with_teacher=True)
+    terms = list_terms(
+        [choice],
+        Pairing(**settings | changes),
+        Additions(),
+        classes=3,
+        dim=4,
+        generator=torch.Generator(),
+    )
+    (term,) = terms.values()
+    return lambda step: term(step)[term.name]
 
 
 def value(loss: Tensor) -> float:
     return loss.detach().item()
 
 
-def contrastive_loop(batch: Seen, margin: float, *, own: float, same: float, other: float) -> float:
+def contrastive_loop(
+    batch: StepOutputs, margin: float, *, own: float, same: float, other: float
+) -> float:
     """mean_a of the sum over the teacher's vectors; the weight of a term tells if it counts."""
     total = 0.0
     for a in range(6):
         for x in range(6):
-            s = float(batch.student[a].detach() @ batch.teacher[x])
+            s = float(batch.embeddings[a].detach() @ batch.teacher_vectors[x])
             if a == x:
                 total -= own * s
             elif batch.labels[a] == batch.labels[x] >= 0:
@@ -78,7 +120,7 @@ def test_the_published_sums(text: str, own: float, same: float, other: float) ->
 
 def test_regression_is_torchs_cosine_embedding_loss() -> None:
     batch = seen()
-    expected = functional.cosine_embedding_loss(batch.raw, batch.teacher, torch.ones(6))
+    expected = functional.cosine_embedding_loss(batch.vectors, batch.teacher_vectors, torch.ones(6))
     assert value(compared("regression")(batch)) + 1 == pytest.approx(value(expected))
 
 
@@ -86,7 +128,9 @@ def test_multi_similarity_is_pmls_with_a_reference() -> None:
     batch = seen()
     oracle = pml.MultiSimilarityLoss(alpha=2, beta=40, base=0.5)
     found = compared("multi-similarity:alpha=2,beta=40,base=0.5", positives="class+self")(batch)
-    expected = oracle(batch.raw, LABELS, ref_emb=batch.teacher, ref_labels=LABELS.clone())
+    expected = oracle(
+        batch.vectors, LABELS, ref_emb=batch.teacher_vectors, ref_labels=LABELS.clone()
+    )
     assert value(found) == pytest.approx(value(expected), rel=1e-6)
 
 
@@ -95,9 +139,9 @@ def test_triplet_is_pmls_with_a_reference() -> None:
     oracle = pml.TripletMarginLoss(
         margin=0.3, distance=CosineSimilarity(), reducer=DoNothingReducer()
     )
-    each = oracle(batch.raw, LABELS, ref_emb=batch.teacher, ref_labels=LABELS.clone())["loss"][
-        "losses"
-    ]
+    each = oracle(batch.vectors, LABELS, ref_emb=batch.teacher_vectors, ref_labels=LABELS.clone())[
+        "loss"
+    ]["losses"]
     text = "triplet:margin=0.3,form=similarity,average=anchors"
     found = compared(text, positives="class+self")(batch)
     assert value(found) * 6 == pytest.approx(value(each.sum()))
@@ -106,14 +150,14 @@ def test_triplet_is_pmls_with_a_reference() -> None:
 def test_the_gradient_reaches_the_student_alone() -> None:
     batch = seen()
     compared("contrastive+")(batch).backward()
-    assert batch.raw.grad is not None
-    assert batch.raw.grad.abs().sum() > 0
-    assert batch.teacher.grad is None
+    assert batch.vectors.grad is not None
+    assert batch.vectors.grad.abs().sum() > 0
+    assert batch.teacher_vectors.grad is None
 
 
 def test_views_of_one_image_are_the_image_itself() -> None:
     batch = seen(rows=torch.tensor([3, 3, 1, 4, 9, 2]))
-    s = batch.student @ batch.teacher.T
+    s = batch.embeddings @ batch.teacher_vectors.T
     expected = -(s.diagonal().sum() + s[0, 1] + s[1, 0]) / 6
     assert value(compared("regression")(batch)) == pytest.approx(float(expected.detach()))
     pulled = compared("contrastive:margin=2")(batch)  # 0 and 1 are no positives of each other
@@ -124,7 +168,7 @@ def test_views_of_one_image_are_the_image_itself() -> None:
 def test_without_labels_all_other_images_are_negatives_of_self() -> None:
     batch = seen(labels=torch.full((6,), -1))
     found = compared("contrastive:margin=0.2", positives="self")(batch)
-    s = (batch.student @ batch.teacher.T).detach()
+    s = (batch.embeddings @ batch.teacher_vectors.T).detach()
     off = (s - 0.2).relu().masked_fill(torch.eye(6, dtype=torch.bool), 0)
     assert value(found) == pytest.approx(float((off.sum() - s.trace()) / 6))
     assert value(compared("contrastive+")(batch)) == pytest.approx(float(-s.trace() / 6))
@@ -136,13 +180,13 @@ def test_tuples_are_compared_within(text: str, own: float, same: float) -> None:
     candidates = functional.normalize(vectors(2, 6 * 4).reshape(6, 4, 4), dim=2)
     exists = torch.ones(6, 4, dtype=torch.bool)
     exists[2, 3] = False
-    batch = seen(tuples=Candidates(candidates, exists))
+    batch = seen(tuples=TupleCandidates(candidates, exists))
     total = 0.0
     for a in range(6):
-        s = [float(batch.student[a].detach() @ candidates[a, k]) for k in range(4)]
-        total -= own * float(batch.student[a].detach() @ batch.teacher[a]) + same * s[0]
+        s = [float(batch.embeddings[a].detach() @ candidates[a, k]) for k in range(4)]
+        total -= own * float(batch.embeddings[a].detach() @ batch.teacher_vectors[a]) + same * s[0]
         total += sum(max(0.0, s[k] - 0.1) for k in range(1, 4) if exists[a, k])
-    found = compared(f"{text}:margin=0.1", mined=True)(batch)
+    found = compared(f"{text}:margin=0.1", images_per_tuple=5)(batch)
     assert value(found) == pytest.approx(total / 6)
 
 
@@ -150,9 +194,8 @@ def test_tuples_of_the_student_itself() -> None:
     raw = vectors(3, 6).requires_grad_()
     units = functional.normalize(raw)
     whole = units.reshape(2, 3, 4)
-    tuples = Candidates(whole[:, 1:], torch.ones(2, 2, dtype=torch.bool))
-    batch = Seen(raw, units, None, ROWS, LABELS, None, tuples, torch.tensor([0, 3]))
-    found = compared("contrastive:margin=0", symmetric=True, mined=True)(batch)
+    batch = seen(raw=raw, teacher=False)
+    found = compared("contrastive:margin=0", symmetric=True, images_per_tuple=3)(batch)
     expected = sum(
         -whole[t, 0] @ whole[t, 1] + (whole[t, 0] @ whole[t, 2]).relu() for t in range(2)
     )
@@ -163,30 +206,22 @@ def test_tuples_of_the_student_itself() -> None:
 
 def test_weights_multiply_an_anchors_terms() -> None:
     batch = seen()
-    weighted = Seen(**vars(batch) | {"weights": torch.tensor([2.0, 0, 0, 0, 0, 0])})
-    s = batch.student @ batch.teacher.T
+    weighted = seen(weights=torch.tensor([2.0, 0, 0, 0, 0, 0]))
+    s = batch.embeddings @ batch.teacher_vectors.T
     assert value(compared("regression")(weighted)) == pytest.approx(-2 * value(s[0, 0]) / 6)
 
 
 def test_losses_with_proxies_see_the_student_alone() -> None:
-    batch = seen()
-    batch = Seen(
-        **{
-            k: v.float() if v is not None and v.is_floating_point() else v
-            for k, v in vars(batch).items()
-        }
-    )
     term = compared("proxy-anchor")
-    without = Seen(**vars(batch) | {"teacher": None})
-    assert value(term(batch)) == value(term(without))
-    assert list(term.parameters())
+    raw = vectors(0).float()
+    assert value(term(seen(raw=raw))) == value(term(seen(raw=raw, teacher=False)))
 
 
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
     [
         ("lifted-structure", {}, "--symmetric"),
-        ("lifted-structure", {"mined": True, "symmetric": True}, "--mining"),
+        ("lifted-structure", {"images_per_tuple": 4, "symmetric": True}, "--mining"),
         ("regression", {"symmetric": True}, "its own positive"),
         ("contrastive+", {"symmetric": True}, "its own positive"),
         ("contrastive", {"symmetric": True, "positives": "self"}, "its own positive"),
@@ -209,8 +244,8 @@ def test_texts_for_provenance() -> None:
 
 
 def test_which_losses_want_labels() -> None:
-    assert not teacher_pairs.needs_labels("regression", "class", symmetric=False)
-    assert not teacher_pairs.needs_labels("info-nce", "self", symmetric=False)
-    assert teacher_pairs.needs_labels("info-nce", "class", symmetric=False)
-    assert teacher_pairs.needs_labels("contrastive+", "self", symmetric=False)
-    assert teacher_pairs.needs_labels("proxy-anchor", "self", symmetric=False)
+    assert not choices.needs_labels("regression", "class", symmetric=False)
+    assert not choices.needs_labels("info-nce", "self", symmetric=False)
+    assert choices.needs_labels("info-nce", "class", symmetric=False)
+    assert choices.needs_labels("contrastive+", "self", symmetric=False)
+    assert choices.needs_labels("proxy-anchor", "self", symmetric=False)
