@@ -15,7 +15,6 @@ EXEMPT = {
     "cli.py",
     "commands",
     "components.py",
-    "datasets",
     "engine",
     "files",
     "mixups",
@@ -23,7 +22,6 @@ EXEMPT = {
     "models/spec.py",
     "models/stages.py",
     "options",
-    "retrieval",
     "signatures",
     "training_options.py",
 }
@@ -53,7 +51,8 @@ VERBS = """
     Raise Rank Read Rebuild Receive Record Reduce Refuse Register Reject Release Remember Remove
     Rename Render Repeat Replace Report Require Resample Rescale Rescore Reserve Reset Resize
     Resolve Restore Resume Return Reverse Rewrite Round Run
-    Sample Save Scale Scan Score Search Seal Seed Seek Select Send Separate Set Shard Share Show
+    Sample Save Scale Scan Score Search Seal Seed Seek Select Send Separate Set Shard Share Shorten
+    Show
     Shuffle Skip Sort Split Stack Standardise Start Step Stop Store Stream Strip Subtract Sum Swap
     Sweep Switch Synchronise
     Take Tell Test Tile Time Train Transform Translate Trim Truncate Tune Turn

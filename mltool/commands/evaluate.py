@@ -11,7 +11,7 @@ from mltool.options import parse_size
 from mltool.retrieval import revisited, tables
 from mltool.retrieval.neighbours import search
 from mltool.retrieval.query_gallery import split_roles
-from mltool.retrieval.scoring import USUAL, Report, evaluate
+from mltool.retrieval.scoring import DEFAULT_METRICS, Report, evaluate
 
 RUN_DEPTH = 100  # hits of each query in a TREC run
 
@@ -91,7 +91,7 @@ def _check_protocol(request: EvaluateRequest) -> None:
     if request.ground_truth is None:
         raise UsageError("--protocol revisited needs --ground-truth, such as gnd_roxford5k.pkl")
     changed = {
-        "metrics": request.metrics != ",".join(USUAL),
+        "metrics": request.metrics != ",".join(DEFAULT_METRICS),
         "keep-self": request.keep_self,
         "bootstrap": request.bootstrap,
         "per-class": request.per_class,

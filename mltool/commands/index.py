@@ -19,7 +19,7 @@ from mltool.files.history import extend, merge, record
 from mltool.files.hits import Hits
 from mltool.files.search_index import SearchIndex
 from mltool.options import parse_size
-from mltool.retrieval.faiss_index import build, stand_in
+from mltool.retrieval.faiss_index import as_embeddings, build
 from mltool.retrieval.faiss_index import search_index as search_by_index
 from mltool.retrieval.neighbours import search
 from mltool.retrieval.query_gallery import check_comparable
@@ -108,7 +108,7 @@ class Database:
         Of `declared` the number, dimension, metric and models count, but no vector.
         """
         content = self.content
-        gallery = stand_in(content) if isinstance(content, SearchIndex) else content
+        gallery = as_embeddings(content) if isinstance(content, SearchIndex) else content
         check_comparable(declared, gallery, any_model=self.request.any_model)
 
 

@@ -33,15 +33,15 @@ def run(request: PlotRequest) -> None:
     atomic.refuse_inputs(request.output, paths)
     queries = shards.read_many(paths)
     if request.kind == "tsne":
-        picture = pictures.tsne(queries, limit=request.limit, seed=request.seed)
+        picture = pictures.draw_tsne(queries, limit=request.limit, seed=request.seed)
     else:
         others = shards.expand(request.gallery) if request.gallery is not None else []
         images = selection.join([image_lists.read_h5(path) for path in (*paths, *others)])
-        picture = pictures.ranking(
+        picture = pictures.draw_ranking(
             queries,
             shards.read_many(others) if others else None,
             images,
-            chosen=request.query,
+            query_names=request.query,
             worst=request.worst,
             k=request.k,
         )

@@ -91,7 +91,7 @@ def run(request: PositivityRequest) -> str:
         drawn = {"measured": curve.empirical}
         if curve.closed_form is not None:
             drawn["closed form"] = curve.closed_form
-        picture = pictures.lines(curve.share, drawn, across="lambda", up="acts as a positive")
+        picture = pictures.draw_lines(curve.share, drawn, across="lambda", up="acts as a positive")
         atomic.write(request.output, picture)
     return json.dumps(asdict(curve)) if request.json else as_text(curve)
 

@@ -1,4 +1,4 @@
-"""How much of the exact result an index finds, and how hard it has to try."""
+"""Tune an index: sweep nprobe or efSearch until it finds enough of the exact neighbours."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,15 +26,15 @@ def tune(
     rows: np.ndarray,
     parts: Sequence[Embeddings],
 ) -> float:
-    """Set the least effort that finds enough of the exact neighbours; the recall reached.
+    """Set the least effort that finds enough of the exact neighbours, and return the recall.
 
     `queries` are the `rows` [Q] of the index, `vectors` [Q, D] the same as faiss compares them.
     """
-    least, count = _exact(queries, parts)
+    lowest, count = _find_exact_scores(queries, parts)
     recall = 0.0
-    for effort in _efforts(index):
-        found = search_faiss(index, vectors, RECALL_K, rows)[1]
-        recall = _reaching(found, queries, parts, least) / max(1, count)
+    for effort in _sweep_effort(index):
+        hits = search_faiss(index, vectors, RECALL_K, rows)[1]
+        recall = _count_reaching(hits, queries, parts, lowest) / max(1, count)
         logger.info("recall@%d %.4f%s", RECALL_K, recall, effort)
         if recall >= RECALL_WANTED:
             return recall
@@ -46,51 +46,54 @@ def tune(
     return recall
 
 
-def _exact(queries: Embeddings, parts: Sequence[Embeddings]) -> tuple[np.ndarray, int]:
-    """The exact 10th score of each query [Q], without its own row; how many such rows there are.
+def _find_exact_scores(queries: Embeddings, parts: Sequence[Embeddings]) -> tuple[np.ndarray, int]:
+    """Return the exact 10th best score of each query [Q], and how many neighbours these are.
 
-    Where there are fewer than ten rows it is the last one's.
+    The query itself is left out. A query with fewer than ten neighbours has the last one's score.
     """
-    found = [nearest(queries, part, k=RECALL_K, keep_self=False).scores for part in parts]
-    best = -np.sort(-np.concatenate(found, axis=1), axis=1)[:, :RECALL_K]
-    there = best > -np.inf
-    return np.where(there, best, np.inf).min(axis=1), int(there.sum())
+    scores = [nearest(queries, part, k=RECALL_K, keep_self=False).scores for part in parts]
+    best = -np.sort(-np.concatenate(scores, axis=1), axis=1)[:, :RECALL_K]
+    valid = best > -np.inf
+    return np.where(valid, best, np.inf).min(axis=1), int(valid.sum())
 
 
-def _reaching(
-    found: np.ndarray, queries: Embeddings, parts: Sequence[Embeddings], least: np.ndarray
+def _count_reaching(
+    hits: np.ndarray, queries: Embeddings, parts: Sequence[Embeddings], lowest: np.ndarray
 ) -> int:
-    """How many of the rows `found` [Q, 10] score at least `least` [Q]: equal rows will do."""
-    rows, place = np.unique(np.maximum(found, 0), return_inverse=True)
+    """Count the rows `hits` [Q, 10] that score at least `lowest` [Q].
+
+    Rows that equal an exact neighbour count like it. -1 = no row.
+    """
+    rows, column = np.unique(np.maximum(hits, 0), return_inverse=True)
     vectors = ConcatenatedRows([np.asarray(part.vectors) for part in parts])[rows]
     both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
     left, right = make_vector_sets(*both, metric=queries.metric)
-    asking = np.repeat(np.arange(len(found)), found.shape[1])
-    scores = to_user_units(score_pairs(left, asking, right, place.ravel()), right).reshape(
-        found.shape
+    asking = np.repeat(np.arange(len(hits)), hits.shape[1])
+    scores = to_user_units(score_pairs(left, asking, right, column.ravel()), right).reshape(
+        hits.shape
     )
-    return int(np.count_nonzero((scores >= least[:, None]) & (found >= 0)))
+    return int(np.count_nonzero((scores >= lowest[:, None]) & (hits >= 0)))
 
 
-def _efforts(index: "faiss.Index") -> Iterator[str]:
-    """Raise the index's effort step by step, and say each time what it is."""
+def _sweep_effort(index: "faiss.Index") -> Iterator[str]:
+    """Raise the index's effort step by step, and yield each time a text that says what it is."""
     import faiss
 
     inverted = faiss.try_extract_index_ivf(index)
     graph = faiss.downcast_index(index)
     if inverted is not None:
-        for number in _doubled(1, inverted.nlist):
+        for number in _double(1, inverted.nlist):
             inverted.nprobe = number
             yield f" with {number} of {inverted.nlist} lists visited"
     elif isinstance(graph, faiss.IndexHNSW):
-        for number in _doubled(16, 1024):
+        for number in _double(16, 1024):
             graph.hnsw.efSearch = number
             yield f" with efSearch {number}"
     else:
         yield ""
 
 
-def _doubled(first: int, last: int) -> Iterator[int]:
+def _double(first: int, last: int) -> Iterator[int]:
     while first < last:
         yield first
         first *= 2
@@ -98,12 +101,15 @@ def _doubled(first: int, last: int) -> Iterator[int]:
 
 
 def search_faiss(
-    index: "faiss.Index", vectors: np.ndarray, k: int, own: np.ndarray | None
+    index: "faiss.Index", vectors: np.ndarray, k: int, self_rows: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(scores, rows) [Q, k] of faiss, without the rows `own` [Q]; -1 where there are fewer."""
-    scores, rows = index.search(vectors, k if own is None else k + 1)
-    if own is None:
+    """Return (scores, rows) [Q, k] of faiss, row -1 where there are fewer.
+
+    The gallery row `self_rows` [Q] is left out for its query.
+    """
+    scores, rows = index.search(vectors, k if self_rows is None else k + 1)
+    if self_rows is None:
         return scores, rows
-    last = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
-    rows = np.where(rows == own[:, None], -1, rows)
+    last = np.argsort(rows == self_rows[:, None], axis=1, kind="stable")[:, :k]
+    rows = np.where(rows == self_rows[:, None], -1, rows)
     return np.take_along_axis(scores, last, axis=1), np.take_along_axis(rows, last, axis=1)

@@ -19,9 +19,9 @@ from mltool.files.hits import Hits
 from mltool.files.labels import join_labels
 from mltool.files.names import check_unique
 from mltool.files.search_index import SearchIndex
-from mltool.retrieval._factory import TRAINED_PER_LIST, factory_of
+from mltool.retrieval._factory import TRAINED_PER_LIST, choose_factory
 from mltool.retrieval._tuning import search_faiss, tune
-from mltool.retrieval.query_gallery import check_comparable, own_rows
+from mltool.retrieval.query_gallery import check_comparable, find_self_rows
 
 if TYPE_CHECKING:
     import faiss
@@ -64,16 +64,16 @@ def build(parts: Sequence[Embeddings], *, kind: str = "auto", seed: int = 0) -> 
 
     _check(parts)
     count, dim, metric = sum(map(len, parts)), parts[0].vectors.shape[1], parts[0].metric
-    factory = factory_of(kind, count, dim)
+    factory = choose_factory(kind, count, dim)
     similarity = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
     try:
         index = faiss.index_factory(dim, factory, similarity)
     except RuntimeError as error:
-        raise UsageError(f"faiss cannot build {factory!r} ({_reason(error)})") from error
+        raise UsageError(f"faiss cannot build {factory!r} ({_shorten_reason(error)})") from error
     trained = 0 if index.is_trained else _train(index, factory, parts, seed)
-    for _, block in _prepared_blocks(parts):
+    for _, block in _prepare_blocks(parts):
         index.add(block)
-    recall, queries = _measured(index, parts, seed)
+    recall, queries = _measure_recall(index, parts, seed)
     labels, label_names = join_labels(parts)
     about = SearchIndex(
         names=np.concatenate([part.names for part in parts]),
@@ -92,15 +92,18 @@ def build(parts: Sequence[Embeddings], *, kind: str = "auto", seed: int = 0) -> 
 
 
 def load(about: SearchIndex) -> "faiss.Index":
-    """The faiss index of a file that `files.search_index.read` has checked. Raises InputError."""
+    """Load the faiss index of a file that `files.search_index.read` has checked.
+
+    Raises InputError for bytes that faiss cannot read, or that do not fit the names.
+    """
     import faiss
 
-    place = 0
+    offset = 0
 
     def give(size: int) -> bytes:
-        nonlocal place
-        piece = about.data[place : place + size].tobytes()
-        place += len(piece)
+        nonlocal offset
+        piece = about.data[offset : offset + size].tobytes()
+        offset += len(piece)
         return piece
 
     try:
@@ -108,7 +111,7 @@ def load(about: SearchIndex) -> "faiss.Index":
         index = faiss.read_index(reader)
     except RuntimeError as error:
         raise InputError(
-            f"faiss cannot read the index ({_reason(error)}); build it again"
+            f"faiss cannot read the index ({_shorten_reason(error)}); build it again"
         ) from error
     release(about.data)
     if index.ntotal != len(about) or index.d != about.dim:
@@ -127,30 +130,33 @@ def search_index(
     keep_self: bool = True,
     any_model: bool = False,
 ) -> Hits:
-    """The `k` nearest rows that the index finds for each query; scores as in `search`.
+    """Return the `k` nearest rows that the index finds for each query; scores as in `search`.
 
-    Raises InputError where the two do not fit.
+    Raises InputError if queries and index are of different models or dimensions.
     """
-    check_comparable(queries, stand_in(about), any_model=any_model)
+    check_comparable(queries, as_embeddings(about), any_model=any_model)
     index = load(about)
     vectors = prepare(np.asarray(queries.vectors, np.float32), about.metric)
     if not np.isfinite(vectors).all():
         raise NotFiniteError("the queries hold NaN or infinite values; embed them again")
-    own = None if keep_self else own_rows(queries.names, about.names)
-    scores, rows = search_faiss(index, vectors, k, own)
+    self_rows = None if keep_self else find_self_rows(queries.names, about.names)
+    scores, rows = search_faiss(index, vectors, k, self_rows)
     if about.metric == "euclidean":
         scores = -np.sqrt(np.maximum(scores, 0.0))
     return Hits.from_rows(queries.names, about.names, rows, scores.astype(np.float64))
 
 
-def stand_in(about: SearchIndex) -> Embeddings:
-    """The rows of an index with zeros for vectors, to be compared with queries by what is known."""
+def as_embeddings(about: SearchIndex) -> Embeddings:
+    """Describe the rows of an index as embeddings, with zeros for the vectors.
+
+    `check_comparable` can then compare names, dimension, metric and model with those of queries.
+    """
     empty = np.broadcast_to(np.float32(0), (len(about), about.dim))
     return Embeddings(about.names, empty, metric=about.metric, space=about.space)
 
 
 def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
-    """Vectors [n, D] as faiss compares them: float32, of unit length for cosine."""
+    """Convert vectors [n, D] to what faiss compares: float32, of unit length for cosine."""
     ready = np.array(vectors, np.float32, order="C")
     if metric == "cosine":
         norms = np.linalg.norm(ready.astype(np.float64), axis=1, keepdims=True)
@@ -166,7 +172,7 @@ def _check(parts: Sequence[Embeddings]) -> None:
     check_unique(np.concatenate([part.names for part in parts]), "the embeddings to index")
 
 
-def _prepared_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
+def _prepare_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
     first = 0
     for part in parts:
         for rows in split_rows(len(part), ADDED):
@@ -198,14 +204,16 @@ def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed
         index.train(sample)
     except RuntimeError as error:
         raise UsageError(
-            f"{factory} cannot be trained on {number} vectors ({_reason(error)}); take a smaller "
-            "or simpler index"
+            f"{factory} cannot be trained on {number} vectors ({_shorten_reason(error)}); take a "
+            "smaller or simpler index"
         ) from error
     return number
 
 
-def _measured(index: "faiss.Index", parts: Sequence[Embeddings], seed: int) -> tuple[float, int]:
-    """(recall, queries) of the tuned index for sampled rows of its own."""
+def _measure_recall(
+    index: "faiss.Index", parts: Sequence[Embeddings], seed: int
+) -> tuple[float, int]:
+    """Tune the index with a sample of its rows as queries; return (recall, queries)."""
     count = sum(map(len, parts))
     number = min(count, RECALL_QUERIES)
     rows = np.sort(np.random.default_rng(seed + 1).choice(count, number, replace=False))
@@ -214,5 +222,5 @@ def _measured(index: "faiss.Index", parts: Sequence[Embeddings], seed: int) -> t
     return tune(index, queries, vectors, rows, parts), number
 
 
-def _reason(error: RuntimeError) -> str:
+def _shorten_reason(error: RuntimeError) -> str:
     return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""Pictures: rankings with right and wrong marked, the plane of t-SNE, curves.
+"""Draw pictures: rankings with right and wrong marked, the plane of t-SNE, curves.
 
 t-SNE: van der Maaten, Hinton, "Visualizing Data using t-SNE", 2008.
 """
@@ -17,7 +17,7 @@ from mltool.files.images import load
 from mltool.files.manifest import Manifest
 from mltool.files.names import find
 from mltool.retrieval.neighbours import nearest
-from mltool.retrieval.query_gallery import codes, split_roles
+from mltool.retrieval.query_gallery import match_labels, split_roles
 from mltool.retrieval.scoring import evaluate
 
 if TYPE_CHECKING:
@@ -32,50 +32,50 @@ FEWEST = 4  # rows that t-SNE can place
 SHOWN = 24  # characters of a name
 
 
-def ranking(
+def draw_ranking(
     queries: Embeddings,
     gallery: Embeddings | None,
     images: Manifest,
     *,
-    chosen: Sequence[str] = (),
+    query_names: Sequence[str] = (),
     worst: int = 8,
     k: int = 8,
 ) -> bytes:
-    """PNG of a grid: a row for each query, its image and its `k` nearest, green if of its class.
+    """Draw a PNG grid: a row a query, its image and its `k` nearest, green if of its class.
 
-    `images` says where the images of both lie. The queries are the `chosen` names, or else the
+    `images` says where the images of both lie. The queries are the `query_names` names, or else the
     `worst` by average precision. The query itself is left out by name. Raises UsageError without
     matplotlib, InputError for unknown names and images that cannot be found.
     """
-    figure_class = _figure_class()
+    figure_class = _import_figure()
     if gallery is None:
         queries, gallery = split_roles(queries)
-    rows = _rows_of(queries, chosen) if chosen else _worst(queries, gallery, worst)
+    rows = _find_rows(queries, query_names) if query_names else _find_worst(queries, gallery, worst)
     asking, asked = queries.take(rows), queries if gallery is None else gallery
-    found = nearest(asking, asked, k=k, keep_self=False)
-    query_codes, gallery_codes = codes(asking, asked)
+    neighbours = nearest(asking, asked, k=k, keep_self=False)
+    query_label_ids, gallery_label_ids = match_labels(asking, asked)
     figure = figure_class(figsize=(1.5 * (k + 1), 1.9 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), k + 1, squeeze=False)
     for number, line in enumerate(axes):
         _show(line[0], asking, number, images, "query", ASKED)
-        hits = zip(line[1:], found.rows[number], found.scores[number], strict=True)
+        hits = zip(line[1:], neighbours.rows[number], neighbours.scores[number], strict=True)
         for cell, row, score in hits:
             if row < 0:
                 cell.axis("off")
                 continue
-            unknown = min(query_codes[number], gallery_codes[row]) < 0
-            same = query_codes[number] == gallery_codes[row]
+            unknown = min(query_label_ids[number], gallery_label_ids[row]) < 0
+            same = query_label_ids[number] == gallery_label_ids[row]
             mark, colour = MARKS[-1 if unknown else int(same)]
             _show(cell, asked, row, images, f"{mark} {score:.3f}", colour)
-    return _png(figure)
+    return _encode_png(figure)
 
 
-def tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> bytes:
-    """PNG of the rows (at most `limit` of them, drawn with `seed`) in the plane, by class.
+def draw_tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> bytes:
+    """Draw the rows as PNG (at most `limit` of them, drawn with `seed`) in the plane, by class.
 
     Raises UsageError without matplotlib, InputError for fewer than four rows.
     """
-    figure_class = _figure_class()
+    figure_class = _import_figure()
     if len(embeddings) < FEWEST:
         raise InputError(f"t-SNE places {FEWEST} vectors or more, but there are {len(embeddings)}")
     from sklearn.manifold import TSNE
@@ -95,17 +95,19 @@ def tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> bytes:
     axes.set_title(f"t-SNE of {shown} embeddings, perplexity {perplexity:.3g}")
     axes.set_xticks([])
     axes.set_yticks([])
-    return _png(figure)
+    return _encode_png(figure)
 
 
-def lines(
+def draw_lines(
     x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str
 ) -> bytes:
-    """PNG of curves by name over common places `x`; `across` and `up` say what the axes are.
+    """Draw curves by name over common abscissas `x` as PNG.
+
+    `across` and `up` are the titles of the axes.
 
     Raises UsageError without matplotlib.
     """
-    figure = _figure_class()(figsize=(5, 4), layout="constrained")
+    figure = _import_figure()(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     for (name, values), style in zip(curves.items(), cycle(("-o", "--s", ":^")), strict=False):
         axes.plot(x, values, style, markersize=4, label=name)
@@ -113,20 +115,20 @@ def lines(
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return _png(figure)
+    return _encode_png(figure)
 
 
-def _rows_of(queries: Embeddings, chosen: Sequence[str]) -> np.ndarray:
-    rows = find(queries.names, np.array([name.encode() for name in chosen], "S"))
-    for name, row in zip(chosen, rows, strict=True):
+def _find_rows(queries: Embeddings, query_names: Sequence[str]) -> np.ndarray:
+    rows = find(queries.names, np.array([name.encode() for name in query_names], "S"))
+    for name, row in zip(query_names, rows, strict=True):
         if row < 0:
-            near = suggest(name, [known.decode() for known in queries.names.tolist()])
+            near = suggest(name, [each.decode() for each in queries.names.tolist()])
             raise InputError(f"no query is called {escape(name)!r}{near}")
     return rows
 
 
-def _worst(queries: Embeddings, gallery: Embeddings | None, count: int) -> np.ndarray:
-    """The rows [count] of the lowest average precision, ties by name."""
+def _find_worst(queries: Embeddings, gallery: Embeddings | None, count: int) -> np.ndarray:
+    """Find the rows [count] of the lowest average precision, ties by name."""
     values = evaluate(queries, gallery, metrics=["map"], any_model=True).per_query["map"]
     if np.isnan(values).all():
         raise InputError("no query has a relevant row, so none is worst; choose some by --query")
@@ -137,11 +139,13 @@ def _worst(queries: Embeddings, gallery: Embeddings | None, count: int) -> np.nd
 def _show(
     cell: "Axes", embeddings: Embeddings, row: int, images: Manifest, title: str, colour: str
 ) -> None:
-    place = int(find(images.names, embeddings.names[row : row + 1])[0])
-    if place < 0:
-        raise InputError(f"the image {_name(embeddings, row)!r} is in none of the image lists")
-    cell.imshow(load(images.paths[place], at_least=THUMBNAIL))
-    cell.set_title(f"{title}\n{_label(embeddings, row)}", fontsize=7, color=colour)
+    image = int(find(images.names, embeddings.names[row : row + 1])[0])
+    if image < 0:
+        raise InputError(
+            f"the image {_title_name(embeddings, row)!r} is in none of the image lists"
+        )
+    cell.imshow(load(images.paths[image], at_least=THUMBNAIL))
+    cell.set_title(f"{title}\n{_title_label(embeddings, row)}", fontsize=7, color=colour)
     cell.set_xticks([])
     cell.set_yticks([])
     for side in cell.spines.values():
@@ -149,41 +153,41 @@ def _show(
         side.set_linewidth(3)
 
 
-def _label(embeddings: Embeddings, row: int) -> str:
-    """The class of a row, or its name where there is none, short enough for a title."""
+def _title_label(embeddings: Embeddings, row: int) -> str:
+    """Return the class of a row, or its name if it has none, short enough for a title."""
     label = int(embeddings.labels[row])
-    text = _name(embeddings, row) if label < 0 else str(label)
+    text = _title_name(embeddings, row) if label < 0 else str(label)
     text = embeddings.label_names[label] if label >= 0 and embeddings.label_names else text
     text = escape(text).replace("$", r"\$")  # no formula
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
-def _name(embeddings: Embeddings, row: int) -> str:
+def _title_name(embeddings: Embeddings, row: int) -> str:
     return escape(embeddings.names[row].decode())
 
 
 def _scatter(axes: "Axes", plane: np.ndarray, embeddings: Embeddings, rows: np.ndarray) -> None:
     labels = embeddings.labels[rows]
-    known = np.unique(labels[labels >= 0])
+    classes = np.unique(labels[labels >= 0])
     unknown = labels < 0
     if unknown.any():
         axes.scatter(plane[unknown, 0], plane[unknown, 1], s=6, color="#bbbbbb", label="unknown")
-    if len(known) > LEGEND:
-        number = np.searchsorted(known, labels[~unknown])
+    if len(classes) > LEGEND:
+        number = np.searchsorted(classes, labels[~unknown])
         axes.scatter(plane[~unknown, 0], plane[~unknown, 1], s=8, c=number, cmap="hsv")
-        axes.set_xlabel(f"{len(known):,} classes, coloured by their order")
+        axes.set_xlabel(f"{len(classes):,} classes, coloured by their order")
         return
-    for number, label in enumerate(known):
+    for number, label in enumerate(classes):
         inside = labels == label
-        text = _label(embeddings, int(rows[np.flatnonzero(inside)[0]]))
+        text = _title_label(embeddings, int(rows[np.flatnonzero(inside)[0]]))
         colour, marker = f"C{number % 10}", "o^"[number // 10]
         x, y = plane[inside].T
         axes.scatter(x, y, s=10, color=colour, marker=marker, label=text)
-    if len(known):
+    if len(classes):
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def _figure_class() -> "type[Figure]":
+def _import_figure() -> "type[Figure]":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -191,7 +195,7 @@ def _figure_class() -> "type[Figure]":
     return Figure
 
 
-def _png(figure: "Figure") -> bytes:
+def _encode_png(figure: "Figure") -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
     return picture.getvalue()

@@ -1,4 +1,4 @@
-"""What two sets of embeddings have to do with each other: names, labels, models, roles."""
+"""Relate queries to a gallery: by their roles, models, names and labels."""
 
 import logging
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def split_roles(embeddings: Embeddings) -> tuple[Embeddings, Embeddings | None]:
-    """(queries, gallery) by the columns `is_query` and `is_gallery`; (all, None) without them.
+    """Split rows into (queries, gallery) by the columns `is_query` and `is_gallery`.
 
-    Where all rows have both roles they are compared all against all. Raises InputError where a
-    role is nobody's.
+    Without these columns, and where all rows have both roles, the answer is (all, None): all rows
+    are compared with all. Raises InputError if no row has one of the roles.
     """
     query, gallery = (embeddings.columns.get(key) for key in ("is_query", "is_gallery"))
     if query is None or gallery is None:
@@ -52,38 +52,42 @@ def check_comparable(queries: Embeddings, gallery: Embeddings, *, any_model: boo
         logger.warning("which model made the vectors is not known of both files; not compared")
         return
     raise InputError(
-        f"the queries were made by model {_shown(queries)}, but the gallery by "
-        f"{_shown(gallery)}; embed both with the same model, or say --any-model"
+        f"the queries were made by model {_shorten_space(queries)}, but the gallery by "
+        f"{_shorten_space(gallery)}; embed both with the same model, or say --any-model"
     )
 
 
-def _shown(embeddings: Embeddings) -> str:
-    """A space, short enough for a message: the model's digest and what of it was used."""
+def _shorten_space(embeddings: Embeddings) -> str:
+    """Shorten a space for a message: the model's digest and what of it was used."""
     digest, slash, part = embeddings.space.partition("/")
     return digest[:12] + slash + part
 
 
 def as_vector_sets(queries: Embeddings, gallery: Embeddings | None) -> tuple[VectorSet, VectorSet]:
-    """Both sides, ready to be searched; without a gallery twice the same. Raises InputError."""
+    """Make queries and gallery ready to be searched; without a gallery both are the same object.
+
+    Raises InputError for different dimensions, NotFiniteError for NaN and infinity.
+    """
     other = None if gallery is None else (gallery.vectors, gallery.names)
     one, two = make_vector_sets((queries.vectors, queries.names), other, metric=queries.metric)
     return (one, one) if gallery is None else (one, two)
 
 
-def own_rows(queries: np.ndarray, gallery: np.ndarray | None) -> np.ndarray:
-    """For each query name the gallery row of the same name [Q] int64, -1 where there is none."""
+def find_self_rows(queries: np.ndarray, gallery: np.ndarray | None) -> np.ndarray:
+    """Find for each query name the gallery row of the same name: [Q] int64, -1 = none."""
     if gallery is None:
         return np.arange(len(queries))
     return find(gallery, queries)
 
 
-def codes(queries: Embeddings, gallery: Embeddings | None) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as int32 codes [Q], [N] that are equal where the labels are; -1 stays -1.
+def match_labels(queries: Embeddings, gallery: Embeddings | None) -> tuple[np.ndarray, np.ndarray]:
+    """Number the labels of both by int32 ids [Q], [N] that are equal where the labels are.
 
-    By text when both have label names, as integers when neither has. Raises InputError.
+    -1 (unknown) stays -1. Labels are equal by their text if both have label names, and as integers
+    if neither has. Raises InputError if one alone has label names.
     """
     both = [queries] if gallery is None else [queries, gallery]
     labels, _ = join_labels(both)
-    known = np.unique(labels[labels >= 0])
-    found = np.where(labels >= 0, np.searchsorted(known, labels), -1).astype(np.int32)
-    return found[: len(queries)], found if gallery is None else found[len(queries) :]
+    distinct = np.unique(labels[labels >= 0])
+    label_ids = np.where(labels >= 0, np.searchsorted(distinct, labels), -1).astype(np.int32)
+    return label_ids[: len(queries)], label_ids if gallery is None else label_ids[len(queries) :]

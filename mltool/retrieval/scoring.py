@@ -13,24 +13,24 @@ from mltool.exact.knn import Ranks, Resources, rank_relevant
 from mltool.exact.relevance import Relevance
 from mltool.files.embeddings import Embeddings
 from mltool.retrieval import clustering
-from mltool.retrieval.metrics import NAMED, depth, find
+from mltool.retrieval.metrics import NAMED, average_over_queries, find_depth, find_metric
 from mltool.retrieval.query_gallery import (
     as_vector_sets,
     check_comparable,
-    codes,
-    own_rows,
+    find_self_rows,
+    match_labels,
     split_roles,
 )
 
 logger = logging.getLogger(__name__)
 
-USUAL = ("precision@1", "recall@10", "r_precision", "map@r")
+DEFAULT_METRICS = ("precision@1", "recall@10", "r_precision", "map@r")
 PADDED = 2**22  # ranks laid out at a time for the metrics
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `evaluate` found; fractions from 0 to 1, NaN where nothing is defined."""
+    """What `evaluate` measured; fractions from 0 to 1, NaN where nothing is defined."""
 
     metrics: dict[str, float]  # means over the queries that have relevant rows
     counts: dict[str, int]
@@ -44,7 +44,7 @@ def evaluate(
     queries: Embeddings,
     gallery: Embeddings | None = None,
     *,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     keep_self: bool = False,
     any_model: bool = False,
     bootstrap: int = 0,
@@ -54,7 +54,7 @@ def evaluate(
     """Rank the gallery for every query and score the rankings.
 
     Without a gallery all rows are compared with all, or, with columns `is_query` and
-    `is_gallery`, queries with gallery. A gallery row with the query's own name is left out unless
+    `is_gallery`, queries with gallery. A gallery row with the query's name is left out unless
     `keep_self`. Rows are relevant whose known label is the query's; queries without any are left
     out of the means. `nmi`, `ami` and `f1` are of k-means with `seed` over the labelled queries,
     with as many clusters as classes. `bootstrap` resamplings of the queries give 95 % intervals.
@@ -65,24 +65,24 @@ def evaluate(
         queries, gallery = split_roles(queries)
     else:
         check_comparable(queries, gallery, any_model=any_model)
-    query_codes, gallery_codes = codes(queries, gallery)
+    query_label_ids, gallery_label_ids = match_labels(queries, gallery)
     left, right = as_vector_sets(queries, gallery)
-    own = own_rows(queries.names, None if gallery is None else gallery.names)
-    own = np.full(len(queries), -1) if keep_self else own
-    relevance = Relevance(query_codes, gallery_codes, own, right.tie_order())
+    self_rows = find_self_rows(queries.names, None if gallery is None else gallery.names)
+    self_rows = np.full(len(queries), -1) if keep_self else self_rows
+    relevance = Relevance(query_label_ids, gallery_label_ids, self_rows, right.tie_order())
     relevant = relevance.count_relevant()
-    found: Iterable[Ranks] = ()
+    parts: Iterable[Ranks] = ()
     if ranking:
-        deepest = np.max([depth(name, relevant, len(right)) for name in ranking], axis=0)
-        found = rank_relevant(
+        deepest = np.max([find_depth(name, relevant, len(right)) for name in ranking], axis=0)
+        parts = rank_relevant(
             left, right, relevance, depth=deepest, resources=resources or Resources()
         )
-    per_query, tied = _score(found, ranking, len(queries))
-    counts = _counts(relevance, relevant, tied)
+    per_query, tied = _score(parts, ranking, len(queries))
+    counts = _count(relevance, relevant, tied)
     _warn(counts)
-    means = {name: _mean(values) for name, values in per_query.items()}
-    means |= _cluster_metrics(queries, query_codes, clustered, seed)
-    intervals = _intervals(per_query, bootstrap, seed) if bootstrap else {}
+    means = {name: average_over_queries(values) for name, values in per_query.items()}
+    means |= _score_clusters(queries, query_label_ids, clustered, seed)
+    intervals = _resample(per_query, bootstrap, seed) if bootstrap else {}
     ordered = {name: means[name] for name in metrics}
     return Report(ordered, counts, queries, per_query, relevant, intervals)
 
@@ -92,73 +92,78 @@ def score(
     labels: np.ndarray,
     names: np.ndarray | Sequence[str] | None = None,
     *,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     metric: str = "cosine",
 ) -> dict[str, float]:
-    """Metrics of vectors [N, D] with integer labels [N], all against all, for validation."""
+    """Score vectors [N, D] with integer labels [N], all against all, for validation."""
     if names is None:
         names = np.char.zfill(np.arange(len(vectors)).astype("S"), 10)
-    found = Embeddings(names, vectors, labels, metric=metric)  # type: ignore[arg-type]
-    return evaluate(found, metrics=metrics).metrics
+    embeddings = Embeddings(names, vectors, labels, metric=metric)  # type: ignore[arg-type]
+    return evaluate(embeddings, metrics=metrics).metrics
 
 
-def by_class(report: Report) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """(labels [C] as text, queries [C], mean of each metric [C]) over the queries of a class."""
+def average_by_class(report: Report) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+    """Average the values of the queries of each class.
+
+    Returns (labels [C] as text, queries [C], mean of each metric [C]).
+    """
     labels = report.queries.labels
-    known, row = np.unique(labels, return_inverse=True)
+    classes, row = np.unique(labels, return_inverse=True)
     texts = report.queries.label_names
-    names = [texts[k] if k >= 0 and texts else str(k) if k >= 0 else "" for k in known.tolist()]
+    names = [texts[k] if k >= 0 and texts else str(k) if k >= 0 else "" for k in classes.tolist()]
     means = {}
     for name, values in report.per_query.items():
         defined = ~np.isnan(values)
-        sums = np.bincount(row[defined], values[defined], minlength=len(known))
-        number = np.bincount(row[defined], minlength=len(known))
+        sums = np.bincount(row[defined], values[defined], minlength=len(classes))
+        number = np.bincount(row[defined], minlength=len(classes))
         means[name] = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
-    return names, np.bincount(row, minlength=len(known)), means
+    return names, np.bincount(row, minlength=len(classes)), means
 
 
-def _counts(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, int]:
-    codes = relevance.query_label_ids
+def _count(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, int]:
+    label_ids = relevance.query_label_ids
     return {
-        "queries": len(codes),
+        "queries": len(label_ids),
         "without_positives": int(np.count_nonzero(relevant == 0)),
         "gallery": len(relevance.gallery_label_ids),
         "self_removed": int(np.count_nonzero(relevance.self_rows >= 0)),
         "ties": tied,
-        "classes": len(np.unique(codes[codes >= 0])),
+        "classes": len(np.unique(label_ids[label_ids >= 0])),
     }
 
 
 def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(ranking metrics, cluster metrics) of the names. Raises UsageError for unknown ones."""
+    """Split names into (ranking metrics, cluster metrics). Raises UsageError for unknown ones."""
     ranking = [name for name in names if name not in clustering.NAMED]
     for name in ranking:
         try:
-            find(name)
+            find_metric(name)
         except UsageError as error:
-            known = [*NAMED, "recall@K", *clustering.NAMED]
-            hint = suggest(name, known)
-            raise UsageError(f"no metric {name!r}{hint} (there are: {', '.join(known)})") from error
+            choices = [*NAMED, "recall@K", *clustering.NAMED]
+            hint = suggest(name, choices)
+            raise UsageError(
+                f"no metric {name!r}{hint} (there are: {', '.join(choices)})"
+            ) from error
     return ranking, [name for name in names if name in clustering.NAMED]
 
 
 def _score(
-    found: Iterable[Ranks], names: Sequence[str], count: int
+    parts: Iterable[Ranks], names: Sequence[str], count: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Values [Q] of each metric, and how many queries have ties."""
+    """Return the values [Q] of each metric, and how many queries have ties."""
     values = {name: np.full(count, np.nan) for name in names}
     tied = 0
-    for part in found:
+    for part in parts:
         tied += len(np.unique(np.searchsorted(part.starts, np.flatnonzero(part.tied), "right")))
-        for rows in _alike(np.diff(part.starts)):
+        for rows in _group_by_size(np.diff(part.starts)):
             padded, relevant = part.pad(rows)
             for name in names:
-                values[name][part.first + rows] = find(name)(padded, relevant)
+                values[name][part.first + rows] = find_metric(name)(padded, relevant)
     return values, tied
 
 
-def _alike(relevant: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows whose ranks fit into one table that is at least half full."""
+def _group_by_size(relevant: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield rows whose ranks fit into one table that is at least half full."""
     size = np.ceil(np.log2(np.maximum(relevant, 1))).astype(np.int64)
     for exponent in np.unique(size):
         rows = np.flatnonzero(size == exponent)
@@ -166,30 +171,25 @@ def _alike(relevant: np.ndarray) -> Iterator[np.ndarray]:
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
-def _mean(values: np.ndarray) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _cluster_metrics(
+def _score_clusters(
     queries: Embeddings, labels: np.ndarray, names: Sequence[str], seed: int
 ) -> dict[str, float]:
-    known = labels >= 0
-    if not names or not known.any():
+    labelled = labels >= 0
+    if not names or not labelled.any():
         return dict.fromkeys(names, float("nan"))
-    vectors = np.array(queries.take(known).vectors, np.float32)
+    vectors = np.array(queries.take(labelled).vectors, np.float32)
     if queries.metric == "cosine":
         import faiss  # divides by the float32 norm, which a numpy division would round otherwise
 
         faiss.normalize_L2(vectors)
-    clusters, _ = kmeans(vectors, seed=seed, k=len(np.unique(labels[known])))
-    return {name: clustering.NAMED[name](labels[known], clusters) for name in names}
+    clusters, _ = kmeans(vectors, seed=seed, k=len(np.unique(labels[labelled])))
+    return {name: clustering.NAMED[name](labels[labelled], clusters) for name in names}
 
 
-def _intervals(
+def _resample(
     per_query: dict[str, np.ndarray], count: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """2.5 and 97.5 percentiles of the mean over `count` resamplings of the queries."""
+    """Return the 2.5 and 97.5 percentiles of the mean over `count` resamplings of the queries."""
     generator = np.random.default_rng(seed)
     table = np.array(list(per_query.values()))  # [metrics, Q]
     table = table[:, ~np.isnan(table).any(axis=0)]

@@ -1,4 +1,4 @@
-"""Reports of `evaluate` as a table, as JSON and as CSV."""
+"""Write reports of `evaluate` as a table, as JSON and as CSV."""
 
 import csv
 import io
@@ -7,43 +7,50 @@ import os
 from collections.abc import Iterable, Sequence
 
 from mltool.files import atomic
-from mltool.retrieval.scoring import Report, by_class
+from mltool.retrieval.scoring import Report, average_by_class
 
 
 def as_text(report: Report) -> str:
-    """A table for people: metrics in percent, then the counts."""
+    """Return a table for people: metrics in percent, then the counts."""
     lines = []
     for name, value in report.metrics.items():
         low_high = report.intervals.get(name)
-        around = f"  ({_percent(low_high[0])} to {_percent(low_high[1])})" if low_high else ""
-        lines.append(f"{name:<18}{_percent(value):>10}{around}")
-    return "\n".join([*lines, "", *_counts(report)])
+        around = (
+            f"  ({_format_percent(low_high[0])} to {_format_percent(low_high[1])})"
+            if low_high
+            else ""
+        )
+        lines.append(f"{name:<18}{_format_percent(value):>10}{around}")
+    return "\n".join([*lines, "", *_list_counts(report)])
 
 
 def as_table(report: Report) -> str:
-    """A table with a row for each setup of `retrieval.revisited` in percent, then the counts."""
+    """Return a table of a row a setup of `retrieval.revisited` in percent, then the counts."""
     split = [name.rpartition("_") for name in report.metrics]
     measures = dict.fromkeys(measure for measure, _, _ in split)
     lines = [" " * 18 + "".join(f"{measure:>11}" for measure in measures)]
     for setup in dict.fromkeys(setup for _, _, setup in split):
-        values = (_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
+        values = (_format_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
         lines.append(f"{setup:<18}" + "".join(f"{value:>11}" for value in values))
-    return "\n".join([*lines, "", *_counts(report)])
+    return "\n".join([*lines, "", *_list_counts(report)])
 
 
 def as_record(report: Report) -> dict[str, object]:
-    """Metrics as fractions (None where undefined), counts, and `intervals` if there are any."""
-    record: dict[str, object] = {name: _defined(value) for name, value in report.metrics.items()}
+    """Return metrics as fractions (None = undefined), counts, and `intervals` if any."""
+    record: dict[str, object] = {
+        name: _as_json_number(value) for name, value in report.metrics.items()
+    }
     record |= report.counts
     if report.intervals:
         record["intervals"] = {
-            name: [_defined(low), _defined(high)] for name, (low, high) in report.intervals.items()
+            name: [_as_json_number(low), _as_json_number(high)]
+            for name, (low, high) in report.intervals.items()
         }
     return record
 
 
 def write_per_query(path: str | os.PathLike[str], report: Report) -> None:
-    """CSV with a row for each query: name, label, relevant, one column a metric.
+    """Write a CSV with a row for each query: name, label, relevant, one column a metric.
 
     Raises ResourceError.
     """
@@ -52,18 +59,18 @@ def write_per_query(path: str | os.PathLike[str], report: Report) -> None:
     labels = queries.labels.tolist()
     shown = [texts[k] if queries.label_names else "" if k < 0 else str(k) for k in labels]
     names = [name.decode() for name in queries.names.tolist()]
-    values = [map(_cell, column.tolist()) for column in report.per_query.values()]
+    values = [map(_format_cell, column.tolist()) for column in report.per_query.values()]
     rows = zip(names, shown, report.relevant.tolist(), *values, strict=True)
     _write(path, ["name", "label", "relevant", *report.per_query], rows)
 
 
 def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
-    """CSV with a row for each class of the queries: label, queries, one column a metric.
+    """Write a CSV with a row for each class of the queries: label, queries, one column a metric.
 
     Raises ResourceError.
     """
-    labels, sizes, means = by_class(report)
-    values = [map(_cell, column.tolist()) for column in means.values()]
+    labels, sizes, means = average_by_class(report)
+    values = [map(_format_cell, column.tolist()) for column in means.values()]
     _write(path, ["label", "queries", *means], zip(labels, sizes.tolist(), *values, strict=True))
 
 
@@ -78,19 +85,19 @@ def _write(
         text.detach()
 
 
-def _counts(report: Report) -> list[str]:
+def _list_counts(report: Report) -> list[str]:
     counts = {name.replace("_", " "): value for name, value in report.counts.items()}
     width = max(17, *map(len, counts)) + 1
     return [f"{name:<{width}}{value:>10,}" for name, value in counts.items()]
 
 
-def _percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
-def _cell(value: float) -> str:
+def _format_cell(value: float) -> str:
     return "" if math.isnan(value) else repr(value)
 
 
-def _defined(value: float) -> float | None:
+def _as_json_number(value: float) -> float | None:
     return None if math.isnan(value) else value

@@ -7,7 +7,7 @@ import pytest
 from mltool.errors import InputError, UsageError
 from mltool.files import search_index as files
 from mltool.files.embeddings import Embeddings
-from mltool.retrieval._factory import factory_of
+from mltool.retrieval._factory import choose_factory
 from mltool.retrieval.faiss_index import build, load, search_index
 from mltool.retrieval.neighbours import search
 
@@ -165,11 +165,11 @@ def test_kinds_that_do_not_fit_are_refused(kind, message):
 
 
 def test_auto_goes_by_size():
-    assert factory_of("auto", 1_000_000, 512) == "Flat"
-    assert factory_of("auto", 1_000_001, 512) == "IVF4096,Flat"
-    assert factory_of("auto", 20_000_000, 512).startswith("IVF")
-    assert factory_of("auto", 20_000_000, 512).endswith("PQ64x8")
-    assert factory_of("ivf", 30, 4) == "IVF1,Flat"
+    assert choose_factory("auto", 1_000_000, 512) == "Flat"
+    assert choose_factory("auto", 1_000_001, 512) == "IVF4096,Flat"
+    assert choose_factory("auto", 20_000_000, 512).startswith("IVF")
+    assert choose_factory("auto", 20_000_000, 512).endswith("PQ64x8")
+    assert choose_factory("ivf", 30, 4) == "IVF1,Flat"
 
 
 def test_parts_that_do_not_fit_are_refused():

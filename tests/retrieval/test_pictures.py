@@ -40,23 +40,25 @@ def count(picture, colour):
 
 def test_wrong_and_right_hits_have_their_colours(photos_and_vectors):
     found, listed = photos_and_vectors
-    wrong = pixels(pictures.ranking(found, None, listed, chosen=["a2.jpg"], k=3))
+    wrong = pixels(pictures.draw_ranking(found, None, listed, query_names=["a2.jpg"], k=3))
     assert count(wrong, RED) > 500
     assert count(wrong, GREEN) == 0
-    right = pixels(pictures.ranking(found, None, listed, chosen=["a0.jpg"], k=1))
+    right = pixels(pictures.draw_ranking(found, None, listed, query_names=["a0.jpg"], k=1))
     assert count(right, GREEN) > 200
     assert count(right, RED) == 0
 
 
 def test_the_worst_queries_come_by_themselves(photos_and_vectors):
     found, listed = photos_and_vectors
-    chosen = pictures.ranking(found, None, listed, chosen=["a2.jpg"], k=3)
-    assert pictures.ranking(found, None, listed, worst=1, k=3) == chosen
+    chosen = pictures.draw_ranking(found, None, listed, query_names=["a2.jpg"], k=3)
+    assert pictures.draw_ranking(found, None, listed, worst=1, k=3) == chosen
 
 
 def test_a_gallery_of_its_own(photos_and_vectors):
     found, listed = photos_and_vectors
-    picture = pixels(pictures.ranking(found, found, listed, chosen=["b0.jpg", "b1.jpg"], k=9))
+    picture = pixels(
+        pictures.draw_ranking(found, found, listed, query_names=["b0.jpg", "b1.jpg"], k=9)
+    )
     assert picture.shape[1] > picture.shape[0]
     assert count(picture, RED) > count(picture, GREEN) * 0.2
 
@@ -64,13 +66,13 @@ def test_a_gallery_of_its_own(photos_and_vectors):
 def test_what_a_ranking_refuses(photos_and_vectors):
     found, listed = photos_and_vectors
     with pytest.raises(InputError, match=r"no query is called 'a3\.jpg'; did you mean"):
-        pictures.ranking(found, None, listed, chosen=["a3.jpg"])
+        pictures.draw_ranking(found, None, listed, query_names=["a3.jpg"])
     lone = Embeddings(["a0.jpg", "b0.jpg"], np.eye(2), ["a", "b"])
     with pytest.raises(InputError, match="no query has a relevant row"):
-        pictures.ranking(lone, None, listed)
+        pictures.draw_ranking(lone, None, listed)
     strange = Embeddings(["x", "y"], np.eye(2), ["a", "a"])
     with pytest.raises(InputError, match="in none of the image lists"):
-        pictures.ranking(strange, None, listed)
+        pictures.draw_ranking(strange, None, listed)
 
 
 @pytest.mark.parametrize("classes", [0, 3, 15, 40])
@@ -79,7 +81,7 @@ def test_tsne_draws_every_number_of_classes(classes):
     labels = rng.integers(0, classes, 60) if classes else np.full(60, -1)
     labels[:5] = -1
     found = Embeddings([f"$n_{n}$" for n in range(60)], rng.standard_normal((60, 8)), labels)
-    picture = pixels(pictures.tsne(found, limit=50, seed=1))
+    picture = pixels(pictures.draw_tsne(found, limit=50, seed=1))
     assert picture.shape[0] > 500
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
 
@@ -87,13 +89,13 @@ def test_tsne_draws_every_number_of_classes(classes):
 def test_tsne_repeats_itself_and_needs_a_few_rows():
     rng = np.random.default_rng(0)
     found = Embeddings([str(n) for n in range(4)], rng.standard_normal((4, 3)), [0, 0, 1, 1])
-    assert pictures.tsne(found) == pictures.tsne(found)
+    assert pictures.draw_tsne(found) == pictures.draw_tsne(found)
     with pytest.raises(InputError, match="4 vectors or more, but there are 3"):
-        pictures.tsne(Embeddings(["a", "b", "c"], np.eye(3)))
+        pictures.draw_tsne(Embeddings(["a", "b", "c"], np.eye(3)))
 
 
 def test_equal_vectors_are_drawn_too():
-    pictures.tsne(Embeddings([str(n) for n in range(9)], np.ones((9, 3))))
+    pictures.draw_tsne(Embeddings([str(n) for n in range(9)], np.ones((9, 3))))
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
@@ -106,4 +108,4 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(UsageError, match="extra `plot`"):
-        pictures.tsne(Embeddings(["a"], np.ones((1, 2))))
+        pictures.draw_tsne(Embeddings(["a"], np.ones((1, 2))))

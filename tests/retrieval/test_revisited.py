@@ -101,7 +101,9 @@ def test_random_ground_truths(seed, levels):
 
 def test_the_worked_example():
     ranks, relevant = np.array([[0, 2]]), np.array([2])
-    assert revisited.average_precision(ranks, relevant)[0] == pytest.approx(0.791667, abs=1e-6)
+    assert revisited.trapezoidal_average_precision(ranks, relevant)[0] == pytest.approx(
+        0.791667, abs=1e-6
+    )
     values = [revisited.precision_at_k(ranks, relevant, k=k)[0] for k in (1, 5, 10)]
     assert values == pytest.approx([1, 2 / 3, 2 / 3])
 
@@ -109,13 +111,13 @@ def test_the_worked_example():
 def test_padding_and_nothing_to_find():
     ranks = np.array([[0, 1, 0], [1, 0, 0], [9, 9, 9]])
     relevant = np.array([2, 1, 0])
-    assert revisited.average_precision(ranks, relevant).tolist()[:2] == [1.0, 0.25]
-    assert np.isnan(revisited.average_precision(ranks, relevant)[2])
+    assert revisited.trapezoidal_average_precision(ranks, relevant).tolist()[:2] == [1.0, 0.25]
+    assert np.isnan(revisited.trapezoidal_average_precision(ranks, relevant)[2])
     found = revisited.precision_at_k(ranks, relevant, k=5)
     assert found.tolist()[:2] == [1.0, 0.5]
     assert np.isnan(found[2])
     none = np.empty((1, 0), np.int64)
-    assert np.isnan(revisited.average_precision(none, np.array([0]))).all()
+    assert np.isnan(revisited.trapezoidal_average_precision(none, np.array([0]))).all()
     assert np.isnan(revisited.precision_at_k(none, np.array([0]), k=1)).all()
 
 
@@ -126,11 +128,11 @@ def test_the_step_version_bounds_it():
         labels = rng.random(40) < 0.3
         labels[39] = True
         ranks = np.flatnonzero(labels)
-        found = revisited.average_precision(ranks[None], np.array([len(ranks)]))[0]
+        found = revisited.trapezoidal_average_precision(ranks[None], np.array([len(ranks)]))[0]
         step = average_precision_score(labels, -np.arange(40))
         assert found <= step + 1e-12
         assert step - found <= 0.5
-    perfect = revisited.average_precision(np.arange(7)[None], np.array([7]))[0]
+    perfect = revisited.trapezoidal_average_precision(np.arange(7)[None], np.array([7]))[0]
     assert perfect == average_precision_score(np.arange(40) < 7, -np.arange(40)) == 1
 
 

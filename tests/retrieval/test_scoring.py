@@ -10,7 +10,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from mltool.errors import InputError, UsageError
 from mltool.exact.knn import Resources
 from mltool.files.embeddings import Embeddings
-from mltool.retrieval.scoring import by_class, evaluate, score
+from mltool.retrieval.scoring import average_by_class, evaluate, score
 
 ALL = ("precision@1", "r_precision", "map@r", "map", "mrr")
 PML = {
@@ -284,11 +284,11 @@ def test_bootstrap_intervals_are_those_of_the_mean():
     assert again.intervals == report.intervals
 
 
-def test_means_by_class():
+def test_means_average_by_class():
     vectors, labels = clustered(60, 5, 8, 9)
     labels[:2] = -1
     report = evaluate(embeddings(vectors, labels))
-    names, sizes, means = by_class(report)
+    names, sizes, means = average_by_class(report)
     assert names == ["", "0", "1", "2", "3", "4"]
     assert sizes.tolist() == [np.count_nonzero(labels == label) for label in range(-1, 5)]
     assert np.isnan(means["map@r"][0])
