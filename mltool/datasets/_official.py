@@ -1,4 +1,4 @@
-"""What the readers of official layouts share: finding the folder, reading lists, checking counts.
+"""Find the folder of an official layout, read its lists, check its counts.
 
 Results on the wrong images are this field's most common silent error (another edition, a copy
 that lost files), so a benchmark is read whole or refused.
@@ -18,24 +18,25 @@ from mltool.files.reading import open_input
 Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
 
 
-def find(root: str, folders: Sequence[str], holding: str) -> str:
-    """The first of root's `folders` ("" is the root) with an entry `holding`: absolute path.
+def find_folder(root: str, folders: Sequence[str], holding: str) -> str:
+    """Find the first of root's `folders` ("" is the root) with an entry `holding`.
 
-    Raises InputError naming what is missing.
+    Returns its absolute path. Raises InputError naming what is missing.
     """
     for folder in folders:
-        found = os.path.abspath(os.path.join(root, folder))
-        if os.path.exists(os.path.join(found, holding)):
-            return found
+        path = os.path.abspath(os.path.join(root, folder))
+        if os.path.exists(os.path.join(path, holding)):
+            return path
     others = ", ".join(folder for folder in folders if folder)
     below = f", nor below it in {others}" if others else ""
     raise InputError(f"{escape(root)}: there is no {holding}{below}; is it the right folder?")
 
 
-def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
-    """The lines of an official list, split at white space; the last field may hold spaces.
+def read_rows(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
+    """Read the lines of an official list, split at white space; the last field may hold spaces.
 
-    Blank lines and the first `skip` ones are left out. Raises InputError.
+    Blank lines and the first `skip` ones are left out. Raises InputError for a list that is empty,
+    is not UTF-8 or has a line of too few fields.
     """
     with open_input(path) as file:
         data = file.read()
@@ -55,21 +56,21 @@ def rows_of(path: str, *, fields: int, skip: int = 0) -> list[list[str]]:
     return rows
 
 
-def whole_number(text: str, path: str) -> int:
-    """A number of an official list. Raises InputError."""
+def parse_number(text: str, path: str) -> int:
+    """Return the whole number in a text of the list `path`. Raises InputError for other texts."""
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"{escape(path)}: {escape(text)!r} is no number; copy it again")
     return int(text)
 
 
-def manifest(
+def build_manifest(
     folder: str,
     names: Iterable[str],
     classes: Sequence[int],
     class_names: Mapping[int, str],
     columns: Mapping[str, Sequence[bytes] | np.ndarray],
 ) -> Manifest:
-    """A list of the images `names` below `folder`; class ids [N] keep their order as labels.
+    """Build the list of the images `names` below `folder`; labels are in the order of class ids [N].
 
     Without `class_names` no class is known. Raises InputError where a file is missing or a name
     leads out of the folder.
@@ -89,18 +90,18 @@ def manifest(
     )
 
 
-def check_counts(found: Manifest, expected: Counts, benchmark: str, hint: str = "") -> Manifest:
-    """The same list, if its splits have the official sizes. Raises InputError."""
+def check_counts(manifest: Manifest, expected: Counts, benchmark: str, hint: str = "") -> Manifest:
+    """Return the list as it is. Raises InputError unless its splits have the official sizes."""
     for split, (images, classes) in expected.items():
-        inside = found.columns["split"] == split.encode()
-        counts = int(inside.sum()), len(np.unique(found.labels[inside]))
+        inside = manifest.columns["split"] == split.encode()
+        counts = int(inside.sum()), len(np.unique(manifest.labels[inside]))
         if counts != (images, classes):
             raise InputError(
-                f"{escape(found.root)}: the {split} split of {benchmark} has {images:,} images "
+                f"{escape(manifest.root)}: the {split} split of {benchmark} has {images:,} images "
                 f"of {classes:,} classes, but here are {counts[0]:,} of {counts[1]:,}; "
                 f"{hint or 'copy it again'}"
             )
-    return found
+    return manifest
 
 
 def require_files(folder: str, names: np.ndarray) -> None:
@@ -114,8 +115,8 @@ def require_files(folder: str, names: np.ndarray) -> None:
     missing: list[bytes] = []
     for parent, bases in wanted.items():
         path = os.path.join(os.fsencode(folder), parent)
-        there = set(os.listdir(path)) if os.path.isdir(path) else set()
-        missing += [os.path.join(parent, base) for base in bases - there]
+        present = set(os.listdir(path)) if os.path.isdir(path) else set()
+        missing += [os.path.join(parent, base) for base in bases - present]
     if missing:
         raise InputError(
             f"{escape(folder)}: {len(missing):,} of {len(names):,} images are missing "

@@ -12,26 +12,27 @@ from mltool.files.crop_boxes import COLUMNS
 from mltool.files.manifest import Manifest
 
 
-def revisited(root: str, folder: str, title: str, counts: Mapping[str, int]) -> Manifest:
-    """The images of `gnd_FOLDER.pkl`, which lies with `jpg/` in root or its `folder`.
+def read_revisited(root: str, folder: str, title: str, counts: Mapping[str, int]) -> Manifest:
+    """Read the images of `gnd_FOLDER.pkl`, which lies with `jpg/` in root or its `folder`.
 
-    `counts` are those of the splits query and gallery. Raises InputError.
+    `counts` are the official ones of the splits query and gallery. Raises InputError for other
+    counts, for a query without a box and for missing files.
     """
     listed = f"gnd_{folder}.pkl"
-    place = _official.find(root, ("", folder), listed)
-    path = os.path.join(place, listed)
+    base = _official.find_folder(root, ("", folder), listed)
+    path = os.path.join(base, listed)
     truth = landmarks.read(path)
-    found = {"query": len(truth.queries), "gallery": len(truth.gallery)}
+    sizes = {"query": len(truth.queries), "gallery": len(truth.gallery)}
     for split, images in counts.items():
-        if found[split] != images:
+        if sizes[split] != images:
             raise InputError(
                 f"{escape(path)}: the {split} split of {title} has {images:,} images, but here "
-                f"are {found[split]:,}; fetch it again"
+                f"are {sizes[split]:,}; fetch it again"
             )
     if np.isnan(truth.boxes).any():
         raise InputError(f"{escape(path)}: a query lacks its bbx; fetch it again")
-    is_query = np.arange(sum(found.values())) < found["query"]
-    whole = np.full((found["gallery"], len(COLUMNS)), np.nan)
+    is_query = np.arange(sum(sizes.values())) < sizes["query"]
+    whole = np.full((sizes["gallery"], len(COLUMNS)), np.nan)
     boxes = np.concatenate([truth.boxes, whole])
     columns = {
         "split": np.where(is_query, b"query", b"gallery"),
@@ -40,5 +41,7 @@ def revisited(root: str, folder: str, title: str, counts: Mapping[str, int]) -> 
         **dict(zip(COLUMNS, boxes.T.copy(), strict=True)),
     }
     names = np.concatenate([truth.queries, truth.gallery]).tolist()
-    jpg = os.path.join(place, "jpg")
-    return _official.manifest(jpg, (f"{name.decode()}.jpg" for name in names), [], {}, columns)
+    jpg = os.path.join(base, "jpg")
+    return _official.build_manifest(
+        jpg, (f"{name.decode()}.jpg" for name in names), [], {}, columns
+    )

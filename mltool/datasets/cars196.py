@@ -19,7 +19,7 @@ Listed = tuple[str, list[str], list[int], dict[int, str]]  # folder, names, clas
 
 
 def cars196(root: str) -> Manifest:
-    """Cars-196: 16,185 images of 196 models; the first 98 classes train, the others test.
+    """Read Cars-196: 16,185 images of 196 models; the first 98 classes train, the others test.
 
     The layout is `cars_annos.mat` with `car_ims/FILE.jpg`, or the re-packed one: `names.csv`,
     `anno_train.csv`, `anno_test.csv` with `car_data/car_data/{train,test}/CLASS/FILE.jpg`; root
@@ -27,15 +27,17 @@ def cars196(root: str) -> Manifest:
     """
     tops = ("", "cars196")
     repacked = any(os.path.exists(os.path.join(root, top, NAMES)) for top in tops)
-    folder = _official.find(root, tops, NAMES if repacked else ANNOTATIONS)
-    images, names, classes, class_names = _repacked(folder) if repacked else _official_list(folder)
+    folder = _official.find_folder(root, tops, NAMES if repacked else ANNOTATIONS)
+    images, names, classes, class_names = (
+        _read_repacked(folder) if repacked else _read_official(folder)
+    )
     last = sorted(class_names)[: COUNTS["train"][1]][-1:]
     split = [b"train" if last and number <= last[0] else b"test" for number in classes]
-    found = _official.manifest(images, names, classes, class_names, {"split": split})
-    return _official.check_counts(found, COUNTS, "Cars-196")
+    manifest = _official.build_manifest(images, names, classes, class_names, {"split": split})
+    return _official.check_counts(manifest, COUNTS, "Cars-196")
 
 
-def _official_list(folder: str) -> Listed:
+def _read_official(folder: str) -> Listed:
     path = os.path.join(folder, ANNOTATIONS)
     with open_input(path) as file:
         data = file.read(_LARGEST_MAT + 1)
@@ -45,26 +47,26 @@ def _official_list(folder: str) -> Listed:
 
     try:
         # plain arrays only come of these: loadmat runs no code and makes no MATLAB objects
-        found = loadmat(io.BytesIO(data), variable_names=["annotations", "class_names"])
-        rows = np.ravel(found["annotations"])
+        content = loadmat(io.BytesIO(data), variable_names=["annotations", "class_names"])
+        rows = np.ravel(content["annotations"])
         names = [str(np.ravel(name)[0]) for name in rows["relative_im_path"]]
         classes = [int(np.ravel(number)[0]) for number in rows["class"]]
-        texts = [str(np.ravel(name)[0]) for name in np.ravel(found["class_names"])]
+        texts = [str(np.ravel(name)[0]) for name in np.ravel(content["class_names"])]
     except Exception as error:  # the parser meets bytes of unknown origin
         reason = escape(str(error)) or type(error).__name__
         raise InputError(f"{escape(path)} is damaged ({reason}); copy it again") from error
     return folder, names, classes, dict(enumerate(texts, start=1))
 
 
-def _repacked(folder: str) -> Listed:
-    rows = _csv_rows(os.path.join(folder, NAMES))
+def _read_repacked(folder: str) -> Listed:
+    rows = _read_csv(os.path.join(folder, NAMES))
     class_names = {number: ",".join(row) for number, row in enumerate(rows, start=1)}
     names: list[str] = []
     classes: list[int] = []
     for part in ("train", "test"):
         path = os.path.join(folder, f"anno_{part}.csv")
-        for row in _csv_rows(path):
-            number = _official.whole_number(row[-1], path)
+        for row in _read_csv(path):
+            number = _official.parse_number(row[-1], path)
             if number not in class_names:
                 raise InputError(f"{escape(path)}: there is no class {number} in {NAMES}")
             # file numbers start again in each part, so the part belongs to the name
@@ -73,7 +75,7 @@ def _repacked(folder: str) -> Listed:
     return os.path.join(folder, "car_data", "car_data"), names, classes, class_names
 
 
-def _csv_rows(path: str) -> list[list[str]]:
+def _read_csv(path: str) -> list[list[str]]:
     with open_input(path) as file:
         data = file.read()
     try:

@@ -8,7 +8,7 @@ from mltool.files.names import StringArray
 
 
 def digits(root: str = "") -> Manifest:
-    """The digits; they need no folder. Split `train` is the digits 0 to 4, `test` 5 to 9.
+    """Read the digits, which need no folder. Split `train` is the digits 0 to 4, `test` 5 to 9.
 
     Names are `digits/LABEL/ROW`, with the row in scikit-learn's order.
     """

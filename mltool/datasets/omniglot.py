@@ -13,7 +13,7 @@ COUNTS = {"background": (19_280, 964), "evaluation": (13_180, 659)}
 
 
 def omniglot(root: str) -> Manifest:
-    """Omniglot: 1,623 characters of 50 alphabets, 20 drawings each; a class is a character.
+    """Read Omniglot: 1,623 characters of 50 alphabets, 20 drawings each; a class is a character.
 
     The layout is `images_background/ALPHABET/CHARACTER/FILE.png` and `images_evaluation/...`, or
     the same without `images_`; root is the folder that holds both. The splits `background` and
@@ -22,14 +22,14 @@ def omniglot(root: str) -> Manifest:
     official = os.path.isdir(os.path.join(root, "images_background"))
     folders = {split: f"images_{split}" if official else split for split in COUNTS}
     for folder in folders.values():
-        _official.find(root, ("",), folder)
+        _official.find_folder(root, ("",), folder)
     root = os.path.abspath(root)
     parts = {split: find_images(os.path.join(root, folder)) for split, folder in folders.items()}
     inside = [name.decode() for names, _ in parts.values() for name in names.tolist()]
     characters = [name.rpartition("/")[0] for name in inside]
     number = {name: label for label, name in enumerate(dict.fromkeys(characters))}
     split = np.repeat([key.encode() for key in parts], [len(names) for names, _ in parts.values()])
-    found = Manifest(
+    manifest = Manifest(
         names=StringArray.from_texts(
             f"{folders[key.decode()]}/{name}" for key, name in zip(split, inside, strict=True)
         ).to_array(),
@@ -42,4 +42,4 @@ def omniglot(root: str) -> Manifest:
         },
         root=root,
     )
-    return _official.check_counts(found, COUNTS, "Omniglot")
+    return _official.check_counts(manifest, COUNTS, "Omniglot")

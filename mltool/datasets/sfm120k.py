@@ -19,7 +19,7 @@ _HINT = "retrieval-SfM-30k is another set; copy the file again"
 
 
 def sfm120k(root: str) -> Manifest:
-    """retrieval-SfM-120k: 98,045 images of 3D models, and pairs of them that show the same.
+    """Read retrieval-SfM-120k: 98,045 images of 3D models, and pairs of them that show the same.
 
     The layout is `retrieval-SfM-120k.pkl` and images `ims/56/34/12/...123456`, each named by its
     id; root holds these, or has them in `train/retrieval-SfM-120k`. A class is a model, of which
@@ -28,47 +28,50 @@ def sfm120k(root: str) -> Manifest:
     a name is the same whichever files are there.
     """
     nested = os.path.join("train", "retrieval-SfM-120k")
-    lists = _official.find(root, ("", nested, "retrieval-SfM-120k"), LISTS)
-    folder = _official.find(lists, ("",), "ims")
+    lists = _official.find_folder(root, ("", nested, "retrieval-SfM-120k"), LISTS)
+    folder = _official.find_folder(lists, ("",), "ims")
     path = os.path.join(lists, LISTS)
-    found = safe_pickle.read(path)
-    parts = [_part(_entry(found, key, path), key, path) for key in COUNTS]
+    content = safe_pickle.read(path)
+    parts = [_parse_split(_get_entry(content, key, path), key, path) for key in COUNTS]
     _check_counts(parts, path)
     path = os.path.join(lists, WHITEN)
     if os.path.exists(path):
-        parts.append(_part(safe_pickle.read(path), "whiten", path))
-    return _joined(parts, folder)
+        parts.append(_parse_split(safe_pickle.read(path), "whiten", path))
+    return _join(parts, folder)
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Split:
     """One split: what its images are called and which of them belong together."""
 
     split: str
     ids: list[str]
     classes: list[str]  # "" = unknown
-    pairs: np.ndarray  # [P, 2] int64, places in ids
+    pairs: np.ndarray  # [P, 2] int64, indices into ids
 
 
-def _part(found: object, split: str, path: str) -> _Part:
-    ids = _texts(_entry(found, "cids", path), path)
+def _parse_split(content: object, split: str, path: str) -> _Split:
+    """Read a split from its dictionary of lists. Raises InputError for a damaged one."""
+    ids = _parse_ids(_get_entry(content, "cids", path), path)
     has_classes = split in COUNTS
-    clusters = _texts(_entry(found, "cluster", path), path) if has_classes else [""] * len(ids)
+    clusters = (
+        _parse_ids(_get_entry(content, "cluster", path), path) if has_classes else [""] * len(ids)
+    )
     anchors, positives = (
-        _places(_entry(found, key, path), len(ids), path) for key in ("qidxs", "pidxs")
+        _parse_indices(_get_entry(content, key, path), len(ids), path) for key in ("qidxs", "pidxs")
     )
     if len(ids) != len(clusters) or len(anchors) != len(positives):
-        raise _damaged(
+        raise _explain_damage(
             path,
             f"the lists of {split} differ in length (cids {len(ids):,}, cluster "
             f"{len(clusters):,}, qidxs {len(anchors):,}, pidxs {len(positives):,})",
         )
     # each split may number its models from 0, and no model is in two
     classes = [f"{split}/{cluster}" if has_classes else "" for cluster in clusters]
-    return _Part(split, ids, classes, np.column_stack([anchors, positives]))
+    return _Split(split, ids, classes, np.column_stack([anchors, positives]))
 
 
-def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
+def _join(parts: Sequence[_Split], folder: str) -> Manifest:
     ids = [key for part in parts for key in part.ids]
     files = StringArray.from_texts(
         f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids
@@ -95,7 +98,7 @@ def _joined(parts: Sequence[_Part], folder: str) -> Manifest:
     )
 
 
-def _check_counts(parts: Sequence[_Part], path: str) -> None:
+def _check_counts(parts: Sequence[_Split], path: str) -> None:
     for part in parts:
         images, pairs = COUNTS[part.split]
         if (len(part.ids), len(part.pairs)) != (images, pairs):
@@ -105,39 +108,39 @@ def _check_counts(parts: Sequence[_Part], path: str) -> None:
             )
 
 
-def _entry(found: object, key: str, path: str) -> object:
-    if not isinstance(found, dict) or key not in found:
-        raise _damaged(path, f"there is no {key!r} where it should be")
-    return found[key]
+def _get_entry(content: object, key: str, path: str) -> object:
+    if not isinstance(content, dict) or key not in content:
+        raise _explain_damage(path, f"there is no {key!r} where it should be")
+    return content[key]
 
 
-def _texts(found: object, path: str) -> list[str]:
-    """Ids, which are texts, or numbers of models."""
-    if not isinstance(found, list | tuple):
-        raise _damaged(path, "ids are no list")
-    ids = [item if isinstance(item, str) else str(_whole(item, path)) for item in found]
+def _parse_ids(items: object, path: str) -> list[str]:
+    """Return ids, which are texts, or numbers of models. Raises InputError for others."""
+    if not isinstance(items, list | tuple):
+        raise _explain_damage(path, "ids are no list")
+    ids = [item if isinstance(item, str) else str(_parse_whole(item, path)) for item in items]
     if not all(key and key.isascii() and key.isprintable() and "/" not in key for key in ids):
-        raise _damaged(path, "an id is empty or no file name")
+        raise _explain_damage(path, "an id is empty or no file name")
     return ids
 
 
-def _places(found: object, count: int, path: str) -> np.ndarray:
-    """Indices into `count` images: int64 [P]."""
-    if not isinstance(found, list | tuple):
-        raise _damaged(path, "indices are no list")
-    places = [_whole(item, path) for item in found]
-    wrong = [place for place in places if not 0 <= place < count]
+def _parse_indices(items: object, count: int, path: str) -> np.ndarray:
+    """Return indices into `count` images: int64 [P]. Raises InputError for others."""
+    if not isinstance(items, list | tuple):
+        raise _explain_damage(path, "indices are no list")
+    indices = [_parse_whole(item, path) for item in items]
+    wrong = [index for index in indices if not 0 <= index < count]
     if wrong:
-        raise _damaged(path, f"index {wrong[0]} is outside of {count:,} images")
-    return np.array(places, np.int64)
+        raise _explain_damage(path, f"index {wrong[0]} is outside of {count:,} images")
+    return np.array(indices, np.int64)
 
 
-def _whole(item: object, path: str) -> int:
-    """A whole number, which may be written as a decimal one."""
+def _parse_whole(item: object, path: str) -> int:
+    """Return a whole number, which may be written as a decimal one. Raises InputError."""
     if not isinstance(item, int | float) or item != item // 1:
-        raise _damaged(path, f"{escape(str(item))[:40]!r} is no whole number")
+        raise _explain_damage(path, f"{escape(str(item))[:40]!r} is no whole number")
     return int(item)
 
 
-def _damaged(path: str, reason: str) -> InputError:
+def _explain_damage(path: str, reason: str) -> InputError:
     return InputError(f"{escape(path)}: {reason}; fetch the file again")
