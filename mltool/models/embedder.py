@@ -27,6 +27,7 @@ from mltool import components
 from mltool.errors import UsageError
 from mltool.models import backbones, projections, stages
 from mltool.models.modes import keep_statistics, switch_to_eval
+from mltool.models.precision import widen
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
@@ -70,7 +71,7 @@ class Embedder(nn.Module):
         replaces = tap is not None and tap.replacement is not None
         with keep_statistics(self) if replaces else nullcontext():
             pooled = self.penultimate(images, tap=tap)
-            vectors = self.after(pooled).float()
+            vectors = widen(self.after(pooled))
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
     def penultimate(self, images: ImageBatch, *, tap: StageHook | None = None) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mltool.models.precision import widen
+
 
 class Proxies(nn.Module):
     """`per_class` proxies for each of `classes`, rows [classes * per_class, dim].
@@ -23,5 +25,5 @@ class Proxies(nn.Module):
         self.register_buffer("labels", labels, persistent=False)
 
     def forward(self) -> Tensor:
-        """Return unit proxies [classes * per_class, dim], float32."""
-        return functional.normalize(self.weight.float())
+        """Return unit proxies [classes * per_class, dim], float32 at least."""
+        return functional.normalize(widen(self.weight))

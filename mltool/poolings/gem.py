@@ -23,5 +23,6 @@ class GeM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C]
         with torch.autocast(maps.device.type, enabled=False):
-            powers = maps.float().clamp(min=self.eps).pow(self.p)
+            wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+            powers = wide.clamp(min=self.eps).pow(self.p)
             return powers.mean(dim=(2, 3)).pow(1.0 / self.p)

@@ -128,14 +128,16 @@ def together(work: Callable[[], object]) -> None:
 def test_two_processes_equal_one(tmp_path: Path, teacher: dict[str, Path], name: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     size = LESSONS[name][1].get("batch_size", 20)
-    lesson(one, teacher, name, freeze_bn=True)
-    together(lambda: lesson(two, teacher, name, freeze_bn=True, batch_size=size // 2))
+    # in float64, where a rounding error does not choose another hardest negative
+    how = {"freeze_bn": True, "precision": "fp64"}
+    lesson(one, teacher, name, **how)
+    together(lambda: lesson(two, teacher, name, batch_size=size // 2, **how))
     first, second = safetensors_file.read(str(one))[0], safetensors_file.read(str(two))[0]
-    lesson(tmp_path / "start", teacher, name, freeze_bn=True, epochs=0)
+    lesson(tmp_path / "start", teacher, name, epochs=0, **how)
     start = safetensors_file.read(str(tmp_path / "start"))[0]
     assert max(np.abs(start[key] - value).max() for key, value in first.items()) > 1e-4
     for key, value in first.items():
-        np.testing.assert_allclose(value, second[key], atol=2e-5, err_msg=key)
+        np.testing.assert_allclose(value, second[key], rtol=0, atol=1e-7, err_msg=key)
 
 
 def values_of(log: Path) -> list[dict]:

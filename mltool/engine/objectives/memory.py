@@ -13,6 +13,7 @@ from torch.nn import functional
 from mltool.engine.objectives.objective import Term
 from mltool.engine.objectives.pair_loss import PairTerm
 from mltool.engine.objectives.step_outputs import BatchSide, StepOutputs
+from mltool.engine.streams import MAIN
 from mltool.losses import Pairs
 
 
@@ -39,8 +40,15 @@ class Memory(Term):
     rows: Tensor  # [size] of the image list, -1 = still empty
     offset: Tensor  # scalar, the slot of the next embedding
 
-    def __init__(self, settings: MemorySettings, *, dim: int, of_teacher: bool = False) -> None:
-        super().__init__("memory")
+    def __init__(
+        self,
+        settings: MemorySettings,
+        *,
+        dim: int,
+        of_teacher: bool = False,
+        stream: str = MAIN,
+    ) -> None:
+        super().__init__("memory", stream=stream)
         self.settings, self.of_teacher = settings, of_teacher
         self.register_buffer("vectors", torch.zeros(settings.size, dim))
         self.register_buffer("labels", torch.full((settings.size,), -1))
@@ -90,7 +98,7 @@ class MemoryTerm(Term):
         memory: Memory,
         relate: Callable[[BatchSide, BatchSide], Pairs],
     ) -> None:
-        super().__init__(f"{of.name}/memory")
+        super().__init__(f"{of.name}/memory", stream=of.stream)
         self.relate = relate
         self._parts = of, memory  # a tuple, so that neither is saved here once more
 

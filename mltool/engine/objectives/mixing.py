@@ -63,7 +63,7 @@ class MixedTerm(Term):
     """The loss of a pair term against mixed examples, drawn among the pairs that it has kept."""
 
     def __init__(self, of: PairTerm, mixup: Mixup) -> None:
-        super().__init__(f"{of.name}/mixed")
+        super().__init__(f"{of.name}/mixed", stream=of.stream)
         self.mixup, self.stage = mixup, mixup.stage
         self._of = (of,)  # a tuple, so that the loss is not saved here once more
 

@@ -15,6 +15,7 @@ from mltool import distributed
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed, Moment
 from mltool.engine.objectives.step_outputs import Features, StepOutputs
+from mltool.engine.streams import MAIN
 from mltool.engine.teachers import Teacher
 from mltool.models.embedder import ImageBatch
 from mltool.models.features import FeatureHooks
@@ -24,20 +25,19 @@ from mltool.models.stages import StageHook
 class Term(nn.Module):
     """One term of the sum. Kinds of terms give `forward`, and declare what differs from here.
 
-    `group` names the optimiser group of its parameters (see `optim.GROUPS`); a module inside may
-    name another.
+    A term reads the batch of one stream. `group` names the optimiser group of its parameters (see
+    `optim.GROUPS`); a module inside may name another.
     """
 
     group = "proxies"
-    stream = "main"  # whose batch it reads
     reads_raw = False  # whether the vectors must come before normalisation
     passes = "together"  # or "apart": its stream goes through the model by itself
     stage: str | None = None  # of the network, whose activations it mixes
     columns: frozenset[str] = frozenset()  # of the image list or the sampler, that it reads
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, stream: str = MAIN) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.stream = name, stream
 
     def active(self, batch: Batch) -> bool:
         """Return whether the term takes part in a step; all ranks must get the same answer."""

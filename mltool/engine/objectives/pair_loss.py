@@ -11,6 +11,7 @@ from mltool import components
 from mltool.components import Choice
 from mltool.engine.objectives.objective import Term
 from mltool.engine.objectives.step_outputs import BatchSide, Comparison, StepOutputs
+from mltool.engine.streams import MAIN
 from mltool.errors import UsageError
 from mltool.losses import Pairs, pairs_from_labels
 from mltool.models.proxies import Proxies
@@ -58,8 +59,9 @@ class PairTerm(Term):
         source: CandidateSource | None = None,
         selector: Selector | None = None,
         name: str | None = None,
+        stream: str = MAIN,
     ) -> None:
-        super().__init__(name or choice.alias or choice.name)
+        super().__init__(name or choice.alias or choice.name, stream=stream)
         self.choice, self.weight = choice, choice.weight
         self.declared = choice.declared
         self.loss = components.load("losses", choice, classes=classes, dim=dim)
