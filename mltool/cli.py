@@ -1,39 +1,34 @@
-"""The Typer app: commands in help panels; every error a user can cause is one line and a code."""
+"""The table of contents: every command with its arguments and groups of options.
 
-import functools
-import inspect
-import logging
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
+A command says what it takes, what it is for, and which function of `mltool.commands` does it. That
+function is imported when it is called, so help and usage errors import nothing heavy.
+"""
+
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from mltool import __version__
-from mltool.errors import InputError, MltoolError, ResourceError, UsageError, escape
-from mltool.options import SECTIONS, check_bounds
-from mltool.signatures.distill import distill
-from mltool.signatures.embed import embed
-from mltool.signatures.evaluate import evaluate
-from mltool.signatures.index import index
-from mltool.signatures.info import info
-from mltool.signatures.list import list_components
-from mltool.signatures.pack import pack
-from mltool.signatures.plot import plot
-from mltool.signatures.positivity import positivity
-from mltool.signatures.search import search
-from mltool.signatures.train import train
-from mltool.signatures.verify import verify
-
-PANELS: dict[str, list[Callable]] = {
-    "Learn": [train, distill],
-    "Search": [embed, index, search, evaluate, positivity, plot],
-    "Files": [info, verify, pack],
-    "Help": [list_components],
-}
+from mltool import __version__, shell
+from mltool.options import rules
+from mltool.options.batches import BatchOptions, TupleOptions
+from mltool.options.embedding import EmbedOptions
+from mltool.options.images import ImageOptions
+from mltool.options.lists import Data, ListOptions, Root
+from mltool.options.model import ModelOptions, SourceOptions
+from mltool.options.objective import ObjectiveOptions
+from mltool.options.optimisation import OptimisationOptions
+from mltool.options.packing import PackOptions
+from mltool.options.retrieval import (
+    EvaluateOptions,
+    IndexOptions,
+    PlotOptions,
+    PositivityOptions,
+    ResourceOptions,
+    SearchOptions,
+)
+from mltool.options.run import InferenceOptions, Json, Output, RunOptions
+from mltool.options.teacher import TeacherOptions
+from mltool.options.validation import ValidationOptions
 
 EPILOG = """\b
 Every command reads image lists, embeddings (.h5) and models (.safetensors) and writes one file,
@@ -46,214 +41,289 @@ stand in the environment (MLTOOL_TRAIN_LR=1e-4) or in a TOML file (--config).
   mltool evaluate test.h5
 """
 
-
-class _Line(logging.Formatter):
-    """`warning: ...` for warnings, the bare sentence for information."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        return prefix + escape(record.getMessage())
-
-
-class _Panels(TyperGroup):
-    """Lists the commands by what they are for, without importing rich."""
-
-    def format_commands(self, ctx, formatter) -> None:  # type: ignore[no-untyped-def]
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command = self.commands[name]
-            panel = getattr(command, "rich_help_panel", None) or "Commands"
-            panels.setdefault(panel, []).append((name, command.get_short_help_str(80)))
-        for panel, rows in panels.items():
-            with formatter.section(panel):
-                formatter.write_dl(rows)
-
-
-class _Sections(TyperCommand):
-    """Help with the options in sections, because `train` has fifty."""
-
-    def format_options(self, ctx, formatter) -> None:  # type: ignore[no-untyped-def]
-        section_of = {name: title for title, names in SECTIONS.items() for name in names.split()}
-        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        rows |= {title: [] for title in SECTIONS}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                rows[section_of.get(parameter.name, usual)].append(record)
-        for title, records in rows.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-
-app = typer.Typer(
-    name="mltool",
-    cls=_Panels,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog=EPILOG,
-    add_completion=True,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "MLTOOL"},
+app = shell.application(
+    "mltool", "Deep metric learning and image retrieval as shell pipelines.", EPILOG, __version__
 )
 
-
-def _print_version(value: bool) -> None:
-    if value:
-        print(f"mltool {__version__}")
-        raise typer.Exit
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", show_default=False)]
 
 
-@app.callback()
-def root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, show_envvar=False, help="Print it."
-        ),
-    ] = False,
+@shell.command(app, "Learn")
+def train(
+    data: Data,
+    output: Output,
+    model: ModelOptions,
+    objective: ObjectiveOptions,
+    images: ImageOptions,
+    lists: ListOptions,
+    batches: BatchOptions,
+    tuples: TupleOptions,
+    optimisation: OptimisationOptions,
+    validation: ValidationOptions,
+    execution: RunOptions,
 ) -> None:
-    """Deep metric learning and image retrieval as shell pipelines."""
+    """Train an embedding on labelled images."""
+    rules.check_train(model, objective, images, batches, tuples)
+    from mltool.commands import train
+
+    train.run(
+        data,
+        output,
+        model=model,
+        objective=objective,
+        images=images,
+        lists=lists,
+        batches=batches,
+        tuples=tuples,
+        optimisation=optimisation,
+        validation=validation,
+        execution=execution,
+    )
 
 
-def _read_config(ctx: typer.Context, path: str | None) -> str | None:
-    """Make the values of a TOML file this command's defaults (below flags and environment)."""
-    if path is None or ctx.resilient_parsing:
-        return path
-    import tomllib
+@shell.command(app, "Learn")
+def distill(
+    data: Data,
+    output: Output,
+    model: ModelOptions,
+    teacher: TeacherOptions,
+    objective: ObjectiveOptions,
+    images: ImageOptions,
+    lists: ListOptions,
+    batches: BatchOptions,
+    tuples: TupleOptions,
+    optimisation: OptimisationOptions,
+    validation: ValidationOptions,
+    execution: RunOptions,
+) -> None:
+    """Train a student that embeds as its teacher does."""
+    rules.check_distill(teacher, model, objective, images, batches, tuples)
+    from mltool.commands import distill
 
-    from mltool.components import suggest
-
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _exit(UsageError(f"{path}: cannot be read as TOML ({error})")) from None
-    command = ctx.info_name or ""
-    known_commands = getattr(ctx.parent.command, "commands", {}) if ctx.parent else {}
-    for key, value in table.items():
-        if isinstance(value, dict) != (key in known_commands):
-            hint = suggest(key, list(known_commands)) if isinstance(value, dict) else ""
-            what = "a table of no command" if isinstance(value, dict) else "not a table"
-            raise _exit(UsageError(f"{path}: {key!r} is {what}{hint}"))
-    shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    given = shared | table.get(command, {})
-    known = {parameter.name for parameter in ctx.command.params if parameter.name}
-    values = {}
-    for key, value in given.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            hint = suggest(key, sorted(n.replace("_", "-") for n in known))
-            raise _exit(UsageError(f"{path}: {command} has no option {key!r}{hint}"))
-        values[name] = value
-    ctx.default_map = values
-    return path
+    distill.run(
+        data,
+        output,
+        teacher=teacher,
+        model=model,
+        objective=objective,
+        images=images,
+        lists=lists,
+        batches=batches,
+        tuples=tuples,
+        optimisation=optimisation,
+        validation=validation,
+        execution=execution,
+    )
 
 
-_SHARED = {
-    "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")],
-    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")],
-    "config": Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            metavar="FILE.toml",
-            callback=_read_config,
-            is_eager=True,
-            help="Defaults for the options below flags and environment.",
+@shell.command(app, "Search")
+def embed(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A checkpoint, timm:NAME, NAME (with --weights), or pixels.",
+            show_default=False,
         ),
     ],
-}
+    data: Data,
+    output: Output,
+    options: EmbedOptions,
+    source: SourceOptions,
+    lists: ListOptions,
+    execution: InferenceOptions,
+) -> None:
+    """Embed images with a model; one file of vectors, names and labels."""
+    rules.check_embed(options, source)
+    from mltool.commands import embed
+
+    embed.run(model, data, output, options=options, source=source, lists=lists, execution=execution)
 
 
-def _command(function: Callable) -> Callable:
-    """Add the options that every command has, and turn its errors into lines and exit codes."""
+@shell.command(app, "Search")
+def index(
+    embeddings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EMB...",
+            help="Embeddings: .h5 files, folders of shards or quoted globs, in this order.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    options: IndexOptions,
+) -> None:
+    """Index vectors for approximate search; its recall is measured and stored.
 
-    @functools.wraps(function)
-    def run(
-        *args: object, quiet: bool, verbose: bool, config: str | None, **kwargs: object
-    ) -> None:
-        _set_up(quiet, verbose, kwargs.get("threads"))
-        try:
-            check_bounds(kwargs)
-            function(*args, **kwargs)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _leave_closed_stdout()
-        except MltoolError as error:
-            raise _exit(error) from None
-        except MemoryError:
-            raise _exit(ResourceError("out of memory; try a smaller batch or block")) from None
-        except OSError as error:
-            raise _exit(_translated(error)) from None
-        except RuntimeError as error:
-            if "deterministic" in str(error):
-                line = str(error).splitlines()[0]
-                raise _exit(UsageError(f"{line} Leave out --deterministic.")) from None
-            if not any(text in str(error) for text in ("out of memory", "allocate memory")):
-                raise
-            line = str(error).splitlines()[0]
-            raise _exit(ResourceError(f"{line}; try a smaller --batch-size")) from None
+    Exact search (`mltool search` in embeddings) needs no index.
+    """
+    from mltool.commands import index
 
-    signature = inspect.signature(function)
-    extra = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None if name == "config" else False,
-            annotation=kind,
-        )
-        for name, kind in _SHARED.items()
-    ]
-    parameters = [*signature.parameters.values(), *extra]
-    for parameter in parameters:
-        for kind in getattr(parameter.annotation, "__metadata__", ()):
-            kind.show_envvar = False  # all have one; the epilog says it once
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    index.run(embeddings, output, options=options)
 
 
-def _set_up(quiet: bool, verbose: bool, threads: object) -> None:
-    if threads:
-        # numpy, faiss and torch read this when they are imported, which is later
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Line())
-    logger = logging.getLogger("mltool")
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
-        level = logging.ERROR  # rank 0 speaks for all
-    logger.setLevel(level)
+@shell.command(app, "Search")
+def search(
+    db: Annotated[
+        str,
+        typer.Argument(
+            metavar="DB",
+            help="An index, or embeddings (searched exactly): a file, a folder of shards or a "
+            "quoted glob.",
+            show_default=False,
+        ),
+    ],
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERIES...",
+            help="Embeddings like DB; with --model images: files, folders, lists or -.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="The model that made DB; QUERIES are images then."
+        ),
+    ] = None,
+    root: Root = None,
+    *,
+    options: SearchOptions,
+    source: SourceOptions,
+    execution: InferenceOptions,
+) -> None:
+    """Print the nearest rows of DB for each query: a table on a terminal, else TSV."""
+    rules.check_search(options, source)
+    from mltool.commands import search
+
+    search.run(
+        db, queries, model=model, root=root, options=options, source=source, execution=execution
+    )
 
 
-def _translated(error: OSError) -> MltoolError:
-    where = f"{error.filename}: " if error.filename else ""
-    reason = error.strerror or str(error)
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
-        return InputError(f"{where}{reason}")
-    return ResourceError(f"{where}{reason}")
+@shell.command(app, "Search")
+def evaluate(
+    queries: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERIES",
+            help="Embeddings: an .h5 file, a folder of shards or a quoted glob. Alone: all against "
+            "all, or its is_query rows against its is_gallery rows.",
+            show_default=False,
+        ),
+    ],
+    gallery: Annotated[
+        str | None,
+        typer.Argument(metavar="GALLERY", help="Embeddings to find the queries' classes in."),
+    ] = None,
+    *,
+    options: EvaluateOptions,
+    resources: ResourceOptions,
+) -> None:
+    """Rank a gallery for every query and print metrics and counts."""
+    rules.check_resources(resources)
+    from mltool.commands import evaluate
+
+    evaluate.run(queries, gallery, options=options, resources=resources)
 
 
-def _exit(error: MltoolError) -> typer.Exit:
-    print(f"mltool: {escape(str(error))}", file=sys.stderr)
-    return typer.Exit(error.exit_code)
+@shell.command(app, "Search")
+def positivity(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
+    ],
+    data: Data,
+    options: PositivityOptions,
+    lists: ListOptions,
+) -> None:
+    """Measure how often mixed examples act as positives, by lambda."""
+    rules.check_positivity(options)
+    from mltool.commands import positivity
+
+    positivity.run(model, data, options=options, lists=lists)
 
 
-def _leave_closed_stdout() -> None:
-    # Python flushes stdout once more at exit, which must not fail again
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(141)
+@shell.command(app, "Search")
+def plot(
+    kind: Annotated[
+        Literal["ranking", "tsne"],
+        typer.Argument(
+            metavar="ranking|tsne",
+            help="ranking: queries and their nearest images, right ones green, wrong ones red. "
+            "tsne: all vectors in the plane, coloured by class.",
+            show_default=False,
+        ),
+    ],
+    embeddings: Annotated[
+        str,
+        typer.Argument(
+            metavar="EMB",
+            help="Embeddings: a file, a folder of shards or a quoted glob.",
+            show_default=False,
+        ),
+    ],
+    gallery: Annotated[
+        str | None, typer.Argument(metavar="GALLERY", help="Of a ranking, if it is another file.")
+    ] = None,
+    *,
+    output: Output,
+    options: PlotOptions,
+) -> None:
+    """Draw a PNG from embeddings; needs the extra `plot` (matplotlib)."""
+    from mltool.commands import plot
+
+    plot.run(kind, embeddings, gallery, output=output, options=options)
 
 
-for _panel, _functions in PANELS.items():
-    for _function in _functions:
-        _name = "list" if _function is list_components else _function.__name__.replace("_", "-")
-        app.command(_name, cls=_Sections, rich_help_panel=_panel)(_command(_function))
+@shell.command(app, "Files")
+def info(
+    files: Files,
+    history: Annotated[
+        bool, typer.Option("--history", help="The shell lines that made it, oldest first.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what files hold; with --history, the commands that made them."""
+    from mltool.commands import info
+
+    info.run(files, history=history, json=json)
+
+
+@shell.command(app, "Files")
+def verify(
+    files: Files,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare every byte with the digests; else the frame.")
+    ] = False,
+) -> None:
+    """Check files written by mltool; the exit status is the answer."""
+    from mltool.commands import verify
+
+    verify.run(files, full=full)
+
+
+@shell.command(app, "Files")
+def pack(data: Data, output: Output, options: PackOptions, lists: ListOptions) -> None:
+    """Pack images into one .h5 file, for file systems that hate many small files."""
+    from mltool.commands import pack
+
+    pack.run(data, output, options=options, lists=lists)
+
+
+@shell.command(app, "Help", "list")
+def list_components(
+    family: Annotated[
+        str | None, typer.Argument(help="losses, miners, poolings, ...; without: the families.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List components with formula, settings and paper."""
+    from mltool.commands import list as command
+
+    command.run(family, json=json)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the program; the entry point of the console script."""
     app(prog_name="mltool")

@@ -4,17 +4,19 @@ import ast
 from pathlib import Path
 
 import pytest
+import typer
+
+from mltool.cli import app
 
 ROOT = Path(__file__).parent.parent / "mltool"
 LAYERS = {
     0: [
         "errors",
-        "options",
-        "training_options",
-        "components",
         "settings",
-        "progress",
         "processors",
+        "progress",
+        "components",
+        "options",
         "__init__",
     ],
     1: ["files"],
@@ -24,21 +26,23 @@ LAYERS = {
         "transfers",
         "miners",
         "mixups",
+        "bases",
         "poolings",
         "attentions",
+        "parts",
         "augmentations",
         "transforms",
         "distributed",
     ],
     4: ["models", "pretexts", "engine"],
     5: ["commands"],
-    6: ["signatures", "cli", "__main__"],
+    6: ["shell", "cli", "__main__"],
 }
 # inside one layer only these pairs, and everything inside one folder
 NEIGHBOURS = {
+    "settings": {"errors"},
     "components": {"errors", "settings"},
     "options": {"errors", "components"},
-    "training_options": {"options"},
     "distributed": {"errors"},
     "augmentations": {"transforms"},
     "miners": {"losses"},
@@ -46,9 +50,11 @@ NEIGHBOURS = {
     "clusterers": {"exact"},
     "retrieval": {"exact", "datasets", "clusterers"},
     "engine": {"models", "pretexts"},
-    "cli": {"signatures"},
+    "cli": {"shell"},
     "__main__": {"cli"},
 }
+# commands that never import torch; the others need it for all they do
+TORCH_FREE = {"evaluate", "index", "info", "list", "pack", "plot", "search", "verify"}
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "torchvision", "timm"}
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -99,12 +105,44 @@ def test_imports_only_from_layers_above(path: Path) -> None:
             continue
         above = LAYER_OF[other] < layer or other in NEIGHBOURS.get(own, ())
         assert above, f"imports {name} from its own layer or below"
-        if own == "signatures":
-            assert not at_top or LAYER_OF[other] == 0, f"imports {name} outside the function"
+        if layer == 6 and at_top:
+            assert LAYER_OF[other] in (0, 6), f"imports {name} outside the function"
         if layer == 3 and LAYER_OF[other] < 3:
             assert other in ("errors", "settings"), f"imports {name}"
         private = [p for p in parts[2:] if p.startswith("_")]
         assert not private, f"imports {name}, private to another folder"
+
+
+@pytest.mark.parametrize("command", sorted(TORCH_FREE))
+def test_commands_without_a_model_import_no_torch(command: str) -> None:
+    for name, at_top in imports_of(ROOT / "commands" / f"{command}.py"):
+        parts = name.split(".")
+        other = LAYER_OF[parts[1]] if parts[0] == "mltool" else 0
+        heavy = parts[0] in HEAVY or other in (3, 4) or parts[2:3] == ["embed_queries"]
+        assert not (heavy and at_top), f"imports {name} at the top"
+
+
+def test_every_command_has_one_file() -> None:
+    shared = {"training_options", "training_record", "training_setup", "teacher_student"}
+    shared |= {"embed_queries", "objective", "__init__"}
+    files = {path.stem for path in (ROOT / "commands").glob("*.py")} - shared
+    assert files == {name.replace("-", "_") for name in typer.main.get_command(app).commands}
+
+
+def test_no_function_below_the_commands_takes_all_options() -> None:
+    """A group that is the settings of a function may go down; `TrainingOptions` may not."""
+    below = [path for path in MODULES if LAYER_OF[part_of(path)] < 5]
+    assert not [path for path in below if "TrainingOptions" in path.read_text()]
+    for path in below:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and part_of(path) != "options":
+                names = [
+                    ast.unparse(a.annotation)
+                    for a in ast.walk(node.args)
+                    if isinstance(a, ast.arg) and a.annotation
+                ]
+                groups = [name for name in names if name.endswith("Options")]
+                assert len(groups) <= 1, f"{path}: {node.name} takes {groups}"
 
 
 def test_every_module_has_a_layer() -> None:

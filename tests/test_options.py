@@ -1,9 +1,20 @@
-"""Option types: sizes, and the one list of run-time options."""
+"""Groups of options: sizes, what a record keeps, what an option needs or excludes."""
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
+import typer
 
-from mltool import options
+from mltool.cli import distill, embed, evaluate, index, pack, plot, positivity, search, train
 from mltool.errors import UsageError
+from mltool.options.group import Rule, check_rules, is_neutral, number, recorded, rules_of
+from mltool.options.images import ImageOptions
+from mltool.options.optimisation import OptimisationOptions
+from mltool.options.run import RunOptions, parse_size
 
 
 @pytest.mark.parametrize(
@@ -22,7 +33,7 @@ from mltool.errors import UsageError
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert options.parse_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -30,10 +41,86 @@ def test_sizes(text: str, size: int) -> None:
 )
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="500M or 4G"):
-        options.parse_size(text)
+        parse_size(text)
 
 
-def test_run_time_options_are_those_of_the_design() -> None:
-    named = {"output", "resume", "workers", "log", "quiet", "verbose", "dry_run", "cache"}
-    assert named | {"max_memory"} <= options.RUN_TIME
-    assert not options.RUN_TIME & {"seed", "batch_size", "precision", "lr", "epochs", "loss"}
+RUN_TIME = {"output", "resume", "allow_nonidentical", "dry_run", "save_every", "log", "workers"}
+RUN_TIME |= {"threads", "device", "cache", "max_memory", "json", "tsv"}
+RUN_TIME |= {"per_query", "per_class", "run"}
+GROUPS = [
+    group
+    for command in (train, distill, embed, index, search, evaluate, positivity, plot, pack)
+    for group in typing.get_type_hints(command.__wrapped__).values()
+    if dataclasses.is_dataclass(group)
+]
+
+
+@pytest.mark.parametrize("group", set(GROUPS), ids=lambda group: group.__name__)
+def test_what_changes_no_result_is_not_recorded(group: type) -> None:
+    unrecorded = {name for name, rule in rules_of(group).items() if not rule.recorded}
+    inputs = {"init", "labels", "root", "pairs", "teacher", "teacher_weights", "val"}
+    inputs |= {"ground_truth", "distractors"}
+    names = {field.name for field in dataclasses.fields(group)}
+    assert unrecorded == names & (RUN_TIME | inputs)
+
+
+def test_a_neutral_value_is_not_recorded() -> None:
+    assert "keep_aspect" not in recorded(ImageOptions())
+    assert recorded(ImageOptions(keep_aspect=True))["keep_aspect"] is True
+    assert recorded(OptimisationOptions())["freeze_bn"] is False  # a default that does something
+    assert recorded(RunOptions()).keys() == {"precision", "deterministic", "seed"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that hang together."""
+
+    one: Annotated[int, Rule(neutral=0)] = 0
+    two: Annotated[int | None, Rule(needs="one", because="so it is")] = None
+    three: Annotated[bool, Rule(excludes=("one",))] = False
+
+    def __post_init__(self) -> None:
+        check_rules(self)
+
+
+def test_what_an_option_needs_and_excludes() -> None:
+    assert Group(one=1, two=2).two == 2
+    assert Group(three=True).three
+    with pytest.raises(UsageError, match="--two needs --one: so it is"):
+        Group(two=2)
+    with pytest.raises(UsageError, match="--three and --one exclude each other"):
+        Group(one=1, three=True)
+
+
+def test_zero_and_false_are_not_one_neutral_value() -> None:
+    assert is_neutral(0, 0)
+    assert not is_neutral(0, False)
+    assert not is_neutral(None, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_numbers_out_of_range(value: float) -> None:
+    with pytest.raises(typer.BadParameter, match="more than 0"):
+        number(above=0)(value)
+    assert number(above=0)(1e-300) == 1e-300
+    assert number(above=0)(None) is None
+
+
+def test_rates_of_groups_and_their_short_forms() -> None:
+    options = OptimisationOptions(lr_backbone=0.1, lr_group=["pooling=0.5", "transfer=0"])
+    assert options.rates == {"backbone": 0.1, "pooling": 0.5, "transfer": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("poling=1", "did you mean pooling"),
+        ("pooling", "NAME=RATE"),
+        ("pooling=-1", "0 or more"),
+        ("pooling=nan", "0 or more"),
+        ("backbone=1", "a rate already"),
+    ],
+)
+def test_wrong_rates_of_groups(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        OptimisationOptions(lr_backbone=0.1, lr_group=[text])

@@ -1,4 +1,4 @@
-"""`mltool embed` as a library call: a model and images in, a file of vectors out."""
+"""The work of `mltool embed`: a model and images in, a file of vectors out."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from mltool.engine.data import Augmentation, Images, plain_view
 from mltool.engine.extract import Extraction, embed_blocks
 from mltool.engine.loading import default_workers
 from mltool.engine.signals import watch
-from mltool.errors import Interrupted, SkippedInputs, UsageError
+from mltool.errors import Interrupted, SkippedInputs
 from mltool.files import atomic, canonical_json, history
 from mltool.files.embeddings_writer import PARTIAL, EmbeddingsWriter, discard
 from mltool.files.locations import path_column
@@ -24,42 +24,15 @@ from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.source import Source, open_model
 from mltool.models.spec import ModelSpec
+from mltool.options import rules
+from mltool.options.embedding import EmbedOptions
+from mltool.options.group import recorded
+from mltool.options.lists import ListOptions
+from mltool.options.model import SourceOptions
+from mltool.options.run import InferenceOptions
 from mltool.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EmbedRequest:
-    """The options of `mltool embed`, by their names there; see its help."""
-
-    model: str
-    data: list[str]
-    output: str
-    weights: str | None
-    pooling: str | None
-    penultimate: bool
-    dtype: str
-    shard: str
-    views: int
-    augment: str
-    image_size: int | None
-    resize: int | None
-    keep_aspect: bool
-    split: str | None
-    classes: str | None
-    labels: str | None
-    limit: int | None
-    root: str | None
-    on_bad_image: str
-    batch_size: int
-    precision: str
-    device: str
-    seed: int
-    threads: int | None
-    workers: int | None
-    resume: bool
-    dry_run: bool
 
 
 class Penultimate(nn.Module):
@@ -70,117 +43,141 @@ class Penultimate(nn.Module):
         self.model, self.spec = model, model.spec
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled features [B, C]."""
+        """Return pooled features [B, C]."""
         return self.model.penultimate(images)
 
 
-def run(request: EmbedRequest) -> None:
-    """Embed as requested; the file appears under `request.output` when it is finished.
+@dataclass(frozen=True)
+class _Call:
+    """What the command was called with."""
+
+    model: str
+    data: list[str]
+    output: str
+    options: EmbedOptions
+    source: SourceOptions
+    lists: ListOptions
+    execution: InferenceOptions
+
+
+def run(
+    model: str,
+    data: list[str],
+    output: str,
+    *,
+    options: EmbedOptions = EmbedOptions(),
+    source: SourceOptions = SourceOptions(),
+    lists: ListOptions = ListOptions(),
+    execution: InferenceOptions = InferenceOptions(),
+) -> None:
+    """Embed the images of the lists `data`; the file appears under `output` when it is finished.
 
     Raises Interrupted when a signal came (the partial file is kept), SkippedInputs at the end
-    when images were left out, and InputError, NumericError and ResourceError.
+    when images were left out, and UsageError, InputError, NumericError and ResourceError.
     """
-    number, shards = parse_shard(request.shard)
-    components.parse("augmentations", request.augment)
-    device = devices.choose(request.device)
-    devices.set_threads(request.threads)
-    manifest = open_data(
-        request.data,
-        split=request.split,
-        classes=request.classes,
-        limit=request.limit,
-        labels=request.labels,
-        root=request.root,
-        need_split=False,
-    )
-    edges = np.linspace(0, len(manifest), shards + 1).round().astype(int)
-    manifest = manifest.take(np.arange(edges[number], edges[number + 1]))
-    source = open_model(
-        request.model,
-        weights=request.weights,
-        pooling=request.pooling,
-        image_size=request.image_size,
-        resize=request.resize,
-        seed=request.seed,
-        keep_aspect=request.keep_aspect,
-    )
-    precision = devices.precision(request.precision, device, training=False)
-    dim = _dim(source.model, request)
+    rules.check_embed(options, source)
+    call = _Call(model, data, output, options, source, lists, execution)
+    device = devices.choose(execution.device)
+    devices.set_threads(execution.threads)
+    manifest = _read_images(data, lists, options.shard)
+    opened = _open_model(call)
+    precision = devices.precision(execution.precision, device, training=False)
+    dim = _dim(opened.model, penultimate=options.penultimate)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
-    if request.dry_run:
-        columns = request.views * dim
-        size = len(manifest) * columns * np.dtype(request.dtype).itemsize
-        logger.info(
-            "would write %s: %d x %d, %.1f MB", request.output, len(manifest), columns, size / 1e6
-        )
+    if options.dry_run:
+        columns = options.views * dim
+        size = len(manifest) * columns * np.dtype(options.dtype).itemsize
+        logger.info("would write %s: %d x %d, %.1f MB", output, len(manifest), columns, size / 1e6)
         return
-    atomic.refuse_inputs(request.output, [request.model, request.weights, *request.data])
-    with atomic.claim(request.output):
-        skipped = _write(request, manifest, source, device, precision)
-    if skipped and request.on_bad_image == "skip":
+    atomic.refuse_inputs(output, [model, source.weights, *data])
+    with atomic.claim(output):
+        skipped = _write(call, manifest, opened, device, precision)
+    if skipped and options.on_bad_image == "skip":
         raise SkippedInputs(f"{skipped} images could not be read and were left out")
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`I/N` as (I, N). Raises UsageError unless 0 <= I < N."""
-    first, _, second = text.partition("/")
-    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
-        return int(first), int(second)
-    raise UsageError(f"--shard {text}: write I/N with I from 0 to N - 1, as in 0/4")
+def _read_images(data: list[str], lists: ListOptions, shard: str) -> Manifest:
+    """Return the rows of the lists that this shard has."""
+    manifest = open_data(
+        data,
+        split=lists.split,
+        classes=lists.classes,
+        limit=lists.limit,
+        labels=lists.labels,
+        root=lists.root,
+        need_split=False,
+    )
+    number, shards = rules.parse_shard(shard)
+    edges = np.linspace(0, len(manifest), shards + 1).round().astype(int)
+    return manifest.take(np.arange(edges[number], edges[number + 1]))
+
+
+def _open_model(call: _Call) -> Source:
+    return open_model(
+        call.model,
+        weights=call.source.weights,
+        pooling=call.source.pooling,
+        image_size=call.source.image_size,
+        resize=call.source.resize,
+        seed=call.execution.seed,
+        keep_aspect=call.source.keep_aspect,
+    )
 
 
 def _write(
-    request: EmbedRequest, manifest: Manifest, source: Source, device: torch.device, precision: str
+    call: _Call, manifest: Manifest, source: Source, device: torch.device, precision: str
 ) -> int:
-    """Write the file; returns how many images were skipped."""
-    model: nn.Module = Penultimate(source.model) if request.penultimate else source.model
+    """Write the file; return how many images were skipped."""
+    model: nn.Module = Penultimate(source.model) if call.options.penultimate else source.model
     model = model.to(device).to(memory_format=torch.channels_last)
     spec = source.model.spec
-    steps = _history(request, manifest, source, precision)
+    steps = _history(call, manifest, source, precision)
     logger.debug("settings: %s", steps[-1]["settings"])
-    if request.resume and _made_by(request.output, steps):
-        logger.info("%s is finished already", request.output)
-        if _made_by(request.output + PARTIAL, steps):
-            discard(request.output)  # killed between the last two steps of finishing
+    if call.options.resume and _made_by(call.output, steps):
+        logger.info("%s is finished already", call.output)
+        if _made_by(call.output + PARTIAL, steps):
+            discard(call.output)  # killed between the last two steps of finishing
         return 0
     images = Images(
         manifest,
         spec,
-        _view(request, spec),
-        seed=request.seed,
-        skip_bad=request.on_bad_image != "error",
+        _view(call.options, spec),
+        seed=call.execution.seed,
+        skip_bad=call.options.on_bad_image != "error",
     )
-    folder = str(Path(request.output).absolute().parent)
+    folder = str(Path(call.output).absolute().parent)
     writer = EmbeddingsWriter(
-        request.output,
+        call.output,
         names=manifest.names,
-        dim=request.views * _dim(source.model, request),
-        dtype=request.dtype,
+        dim=call.options.views * _dim(source.model, penultimate=call.options.penultimate),
+        dtype=call.options.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
         columns=manifest.columns | path_column(manifest.names, manifest.paths, folder),
         metric=spec.metric,
-        normalized=spec.normalize and not request.penultimate and request.dtype == "float32",
-        space=f"{source.space}/penultimate" if request.penultimate else source.space,
-        teacher_space="" if request.penultimate else spec.teacher_space,
-        views=request.views,
-        preprocess=_preprocess(request, spec),
+        normalized=spec.normalize
+        and not call.options.penultimate
+        and call.options.dtype == "float32",
+        space=f"{source.space}/penultimate" if call.options.penultimate else source.space,
+        teacher_space="" if call.options.penultimate else spec.teacher_space,
+        views=call.options.views,
+        preprocess=_preprocess(call.options, spec, seed=call.execution.seed),
         root=manifest.root,
         history=steps,
-        resume=request.resume,
+        resume=call.options.resume,
     )
     total = len(manifest)
     with writer, watch() as stop, Progress("embed", total, start=writer.rows_done) as bar:
         if writer.rows_done:
             logger.info("going on after %d of %d images", writer.rows_done, total)
         how = Extraction(
-            batch_size=max(1, request.batch_size // request.views),
-            workers=default_workers() if request.workers is None else request.workers,
+            batch_size=max(1, call.execution.batch_size // call.options.views),
+            workers=default_workers() if call.execution.workers is None else call.execution.workers,
             device=device,
             precision=precision,
         )
         rows = range(writer.rows_done, total)
-        for block in embed_blocks(model, images, rows, how, views=request.views):
+        for block in embed_blocks(model, images, rows, how, views=call.options.views):
             for reason in block.failures:
                 logger.warning("left out: %s", reason)
             writer.append(block.vectors, valid=block.kept)
@@ -192,25 +189,23 @@ def _write(
                 )
         skipped = int(writer.skip_mask().sum())
         digest = writer.finish()
-    logger.info("wrote %s: %d images (digest %s)", request.output, total - skipped, digest[:12])
+    logger.info("wrote %s: %d images (digest %s)", call.output, total - skipped, digest[:12])
     return skipped
 
 
-def _view(request: EmbedRequest, spec: ModelSpec) -> Augmentation:
-    """One view is that of the test; several are what training would draw."""
-    if request.views == 1:
+def _view(options: EmbedOptions, spec: ModelSpec) -> Augmentation:
+    """Return the view of the test for one, what training would draw for several."""
+    if options.views == 1:
         return plain_view(spec)
-    return components.load("augmentations", request.augment, size=spec.crop)
+    return components.load("augmentations", options.augment, size=spec.crop)
 
 
-def _preprocess(request: EmbedRequest, spec: ModelSpec) -> str:
-    """What was done to the pixels; of several views also what a student must do to see them."""
-    if request.views == 1:
+def _preprocess(options: EmbedOptions, spec: ModelSpec, *, seed: int) -> str:
+    """Return what was done to the pixels; of several views also what a student must do."""
+    if options.views == 1:
         return spec.preprocess
-    augment = components.parse("augmentations", request.augment).text
-    return canonical_json.to_json(
-        json.loads(spec.preprocess) | {"augment": augment, "seed": request.seed}
-    )
+    augment = components.parse("augmentations", options.augment).text
+    return canonical_json.to_json(json.loads(spec.preprocess) | {"augment": augment, "seed": seed})
 
 
 def _made_by(path: str, steps: history.History) -> bool:
@@ -220,36 +215,34 @@ def _made_by(path: str, steps: history.History) -> bool:
     return bool(found) and canonical_json.digest(found[-1]) == canonical_json.digest(steps[-1])
 
 
-def _dim(model: Embedder, request: EmbedRequest) -> int:
-    """The length of a vector, asked of the model itself."""
-    if not request.penultimate:
+def _dim(model: Embedder, *, penultimate: bool) -> int:
+    """Return the length of a vector, asked of the model itself."""
+    if not penultimate:
         return model.spec.dim
     blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
     with torch.inference_mode():
         return model.eval().penultimate(blank).shape[1]
 
 
-def _history(
-    request: EmbedRequest, manifest: Manifest, source: Source, precision: str
-) -> history.History:
+def _history(call: _Call, manifest: Manifest, source: Source, precision: str) -> history.History:
     digest = manifest.digest()
-    inputs = [*source.inputs, *history.list_inputs("data", request.data, digest)]
-    if request.labels:
-        inputs += history.list_inputs("--labels", [request.labels], digest)
-    kept = ("penultimate", "dtype", "shard", "split", "classes", "limit", "on_bad_image")
+    inputs = [*source.inputs, *history.list_inputs("data", call.data, digest)]
+    if call.lists.labels:
+        inputs += history.list_inputs("--labels", [call.lists.labels], digest)
+    options = recorded(call.options, call.lists)
     views: dict[str, object] = {}
-    if request.views > 1:
-        augment = components.parse("augmentations", request.augment).text
-        views = {"views": request.views, "augment": augment, "seed": request.seed}
+    if call.options.views > 1:
+        augment = components.parse("augmentations", call.options.augment).text
+        views = {"views": call.options.views, "augment": augment, "seed": call.execution.seed}
     settings = {
         **source.settings,
-        **{key: getattr(request, key) for key in kept},
+        **{key: value for key, value in options.items() if key not in ("views", "augment")},
         **views,
-        "batch_size": request.batch_size,
+        "batch_size": call.execution.batch_size,
         "precision": precision,
     }
     step = history.record(
         "embed", inputs=inputs, settings=settings, counts={"images": len(manifest)}
     )
-    before = history.read_all([*request.data, request.labels])
+    before = history.read_all([*call.data, call.lists.labels])
     return history.extend(source.history, *before, record=step)

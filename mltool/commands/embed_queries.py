@@ -15,25 +15,8 @@ from mltool.files import history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
 from mltool.models.source import Source, open_model
-
-
-@dataclass(frozen=True)
-class QueryRequest:
-    """The options of `mltool search` about the model, by their names there; see its help."""
-
-    model: str
-    weights: str | None
-    pooling: str | None
-    image_size: int | None
-    resize: int | None
-    keep_aspect: bool
-    root: str | None
-    batch_size: int
-    precision: str
-    device: str
-    seed: int
-    threads: int | None
-    workers: int | None
+from mltool.options.model import SourceOptions
+from mltool.options.run import InferenceOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,43 +29,50 @@ class Queries:
     vectors: Callable[[], np.ndarray]  # decodes and embeds
 
     def embedded(self) -> Embeddings:
-        """The images' embeddings. Raises InputError for one that cannot be read."""
+        """Return the embeddings of the images. Raises InputError for one that cannot be read."""
         return replace(self.declared, vectors=self.vectors())
 
 
-def open_images(texts: Sequence[str], request: QueryRequest) -> Queries:
+def open_images(
+    texts: Sequence[str],
+    model: str,
+    *,
+    root: str | None,
+    source: SourceOptions,
+    execution: InferenceOptions,
+) -> Queries:
     """Find the images that `texts` name and the model, and decode none yet.
 
     Texts are files, folders, lists, or `-` for standard input. Raises UsageError, InputError.
     """
-    device = devices.choose(request.device)
-    devices.set_threads(request.threads)
-    manifest = open_data(texts, root=request.root)
-    source = open_model(
-        request.model,
-        weights=request.weights,
-        pooling=request.pooling,
-        image_size=request.image_size,
-        resize=request.resize,
-        keep_aspect=request.keep_aspect,
-        seed=request.seed,
+    device = devices.choose(execution.device)
+    devices.set_threads(execution.threads)
+    manifest = open_data(texts, root=root)
+    opened = open_model(
+        model,
+        weights=source.weights,
+        pooling=source.pooling,
+        image_size=source.image_size,
+        resize=source.resize,
+        keep_aspect=source.keep_aspect,
+        seed=execution.seed,
     )
-    spec = source.model.spec
-    precision = devices.precision(request.precision, device, training=False)
-    workers = default_workers() if request.workers is None else request.workers
+    spec = opened.model.spec
+    precision = devices.precision(execution.precision, device, training=False)
+    workers = default_workers() if execution.workers is None else execution.workers
     how = Extraction(
-        batch_size=request.batch_size,
-        workers=min(workers, len(manifest) // request.batch_size),
+        batch_size=execution.batch_size,
+        workers=min(workers, len(manifest) // execution.batch_size),
         device=device,
         precision=precision,
     )
     images = Images(manifest, spec, plain_view(spec), seed=0)
-    vectors = partial(embed_rows, source.model.to(device), images, how)
+    vectors = partial(embed_rows, opened.model.to(device), images, how)
     digest = manifest.digest()
-    given = tuple((_as_option(option), path, of) for option, path, of in source.inputs)
+    given = tuple((_as_option(option), path, of) for option, path, of in opened.inputs)
     inputs = (*history.list_inputs("queries", texts, digest), *given)
-    settings = {"batch_size": request.batch_size, "precision": precision, **source.settings}
-    return Queries(_declared(manifest, source, digest), inputs, settings, vectors)
+    settings = {"batch_size": execution.batch_size, "precision": precision, **opened.settings}
+    return Queries(_declared(manifest, opened, digest), inputs, settings, vectors)
 
 
 def _declared(manifest: Manifest, source: Source, digest: str) -> Embeddings:

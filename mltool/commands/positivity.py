@@ -1,13 +1,13 @@
-"""`mltool positivity` as a library call: a model and images in, a table and a picture out."""
+"""The work of `mltool positivity`: a model and images in, a table and a picture out."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import torch
 
 from mltool import components
-from mltool.commands.training_setup import labelled
+from mltool.commands.training_setup import keep_labelled
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Batch, Images, plain_view
@@ -22,88 +22,76 @@ from mltool.files.manifest import Manifest
 from mltool.mixups import Mixup
 from mltool.models import checkpoint, stages
 from mltool.models.checkpoint import Checkpoint
+from mltool.options import rules
 from mltool.options.choices import is_transfer, parse_loss
+from mltool.options.lists import ListOptions
+from mltool.options.retrieval import PositivityOptions
 from mltool.retrieval import pictures
 
 
-@dataclass(frozen=True)
-class PositivityRequest:
-    """The options of `mltool positivity`, by their names there; see its help."""
-
-    model: str
-    data: list[str]
-    output: str | None
-    loss: str | None
-    mixup: str | None
-    batches: int
-    batch_size: int
-    classes_per_batch: int | None
-    images_per_class: int | None
-    split: str | None
-    classes: str | None
-    limit: int | None
-    device: str
-    seed: int
-    threads: int | None
-    workers: int | None
-    json: bool
-
-
-def run(request: PositivityRequest) -> str:
-    """Measure, draw `output` if one is asked for, and report as text or JSON.
+def run(
+    model: str,
+    data: list[str],
+    *,
+    options: PositivityOptions = PositivityOptions(),
+    lists: ListOptions = ListOptions(),
+) -> None:
+    """Measure on the image lists `data`, draw the curves if asked for, print text or JSON.
 
     Raises UsageError, InputError, ResourceError.
     """
-    if request.output is not None:
-        atomic.refuse_inputs(request.output, [request.model, *request.data])
-        atomic.check_writable(request.output)
-    device = devices.choose(request.device)
-    devices.set_threads(request.threads)
-    found = checkpoint.read(request.model)
+    rules.check_positivity(options)
+    if options.output is not None:
+        atomic.refuse_inputs(options.output, [model, *data])
+        atomic.check_writable(options.output)
+    device = devices.choose(options.device)
+    devices.set_threads(options.threads)
+    start = checkpoint.read(model)
     manifest = open_data(
-        request.data,
-        split=request.split,
-        classes=request.classes,
-        limit=request.limit,
+        data,
+        split=lists.split,
+        classes=lists.classes,
+        limit=lists.limit,
+        labels=lists.labels,
+        root=lists.root,
         need_split=True,
     )
-    manifest = labelled(manifest, request.data, "positivity")
-    model = found.build_model().to(device)
-    loss, level = _chosen(request, found)
-    term = _term(loss, found, manifest)
+    manifest = keep_labelled(manifest, data, "positivity")
+    loss, level = _chosen(options, start)
+    term = _term(loss, start, manifest)
     mixup: Mixup = components.load("mixups", level)()
-    _check(term, mixup, keep_aspect=found.spec.keep_aspect)
-    term = term.to(device)
+    _check(term, mixup, keep_aspect=start.spec.keep_aspect)
+    network = start.build_model().to(device)
     if mixup.stage is not None:
-        stages.check(model.backbone, mixup.stage)
-    miner = _trained_with(found).get("miner")
+        stages.check(network.backbone, mixup.stage)
+    miner = _trained_with(start).get("miner")
     curve = measure(
-        model,
-        _batches(request, found, manifest, device),
-        term,
+        network,
+        _batches(options, start, manifest, device),
+        term.to(device),
         mixup,
         miner=components.parse("miners", miner) if miner else None,
         loss=components.parse("losses", loss).text,
         level=components.parse("mixups", level).text,
-        seed=request.seed,
+        seed=options.seed,
     )
-    if request.output is not None:
+    if options.output is not None:
         drawn = {"measured": curve.empirical}
         if curve.closed_form is not None:
             drawn["closed form"] = curve.closed_form
         picture = pictures.draw_lines(curve.share, drawn, across="lambda", up="acts as a positive")
-        atomic.write(request.output, picture)
-    return json.dumps(asdict(curve)) if request.json else as_text(curve)
+        atomic.write(options.output, picture)
+    print(json.dumps(asdict(curve)) if options.json else as_text(curve))
 
 
-def _chosen(request: PositivityRequest, found: Checkpoint) -> tuple[str, str]:
-    """(loss, mixup): those asked for, else those that the model was trained with."""
+def _chosen(options: PositivityOptions, found: Checkpoint) -> tuple[str, str]:
+    """Return (loss, mixup): those asked for, else those that the model was trained with."""
     trained = _trained_with(found)
     known = parse_loss((trained.get("loss") or ["multi-similarity"])[0], with_teacher=True)
-    loss = request.loss or replace(known, alias="").text
-    if is_transfer(loss):
+    loss = options.loss or replace(known, alias="").text
+    if options.loss is None and is_transfer(known):
         raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
-    return loss, request.mixup or trained.get("mixup") or "embedding"
+    return loss, options.mixup or trained.get("mixup") or "embedding"
 
 
 def _trained_with(found: Checkpoint) -> dict:
@@ -111,7 +99,7 @@ def _trained_with(found: Checkpoint) -> dict:
 
 
 def _term(loss: str, found: Checkpoint, manifest: Manifest) -> PairTerm:
-    """The loss, with what it has learned. Raises UsageError where that is not to be had."""
+    """Return the loss, with what it has learned. Raises UsageError where that cannot be."""
     own = manifest.label_names
     choice = components.parse("losses", loss)
     if reason := explain_fixed_sides(choice):
@@ -143,20 +131,20 @@ def _check(term: PairTerm, mixup: Mixup, *, keep_aspect: bool) -> None:
 
 
 def _batches(
-    request: PositivityRequest, found: Checkpoint, manifest: Manifest, device: torch.device
+    options: PositivityOptions, found: Checkpoint, manifest: Manifest, device: torch.device
 ) -> Iterator[Batch]:
-    """P x K batches of test views, on the device."""
+    """Yield P x K batches of test views, on the device."""
     p, k = choose_sizes(
         len(manifest.label_names),
-        batch_size=request.batch_size,
-        classes_per_batch=request.classes_per_batch,
-        images_per_class=request.images_per_class,
+        batch_size=options.batch_size,
+        classes_per_batch=options.classes_per_batch,
+        images_per_class=options.images_per_class,
     )
     sampler = ClassBalanced(
-        manifest.labels, classes_per_batch=p, images_per_class=k, seed=request.seed
+        manifest.labels, classes_per_batch=p, images_per_class=k, seed=options.seed
     )
-    images = Images(manifest, found.spec, plain_view(found.spec), seed=request.seed)
-    workers = default_workers() if request.workers is None else request.workers
-    rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(request.batches))
+    images = Images(manifest, found.spec, plain_view(found.spec), seed=options.seed)
+    workers = default_workers() if options.workers is None else options.workers
+    rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(options.batches))
     for batch in load(images, rows, workers=workers):
         yield batch.to(device)

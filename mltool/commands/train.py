@@ -1,13 +1,13 @@
-"""`mltool train` as a library call: from a request to a plan, and the plan carried out."""
+"""The work of `mltool train`: from options to a plan, and the plan carried out."""
 
 import logging
 
 import torch
 
 from mltool import components, distributed
-from mltool.commands import training_setup
+from mltool.commands import training_record, training_setup
 from mltool.commands.objective import Additions, Pairing, build_objective
-from mltool.commands.request import TrainRequest
+from mltool.commands.training_options import TrainingOptions
 from mltool.engine import training
 from mltool.engine.data import Images
 from mltool.engine.mining import (
@@ -26,151 +26,192 @@ from mltool.files import atomic, history
 from mltool.files.manifest import Manifest
 from mltool.models import stages
 from mltool.models.embedder import Embedder, count_parameters
+from mltool.options import rules
+from mltool.options.batches import BatchOptions, TupleOptions
+from mltool.options.choices import parse_losses
+from mltool.options.group import recorded
+from mltool.options.images import ImageOptions
+from mltool.options.lists import ListOptions
+from mltool.options.model import ModelOptions
+from mltool.options.objective import ObjectiveOptions
+from mltool.options.optimisation import OptimisationOptions
+from mltool.options.run import RunOptions
+from mltool.options.validation import ValidationOptions
 
 logger = logging.getLogger(__name__)
 
 
-def run(request: TrainRequest) -> None:
-    """Train as requested; the model appears under `--output` when it is finished.
+def run(
+    data: list[str],
+    output: str,
+    *,
+    model: ModelOptions = ModelOptions(),
+    objective: ObjectiveOptions = ObjectiveOptions(),
+    images: ImageOptions = ImageOptions(),
+    lists: ListOptions = ListOptions(),
+    batches: BatchOptions = BatchOptions(),
+    tuples: TupleOptions = TupleOptions(),
+    optimisation: OptimisationOptions = OptimisationOptions(),
+    validation: ValidationOptions = ValidationOptions(),
+    execution: RunOptions = RunOptions(),
+) -> None:
+    """Train on the image lists `data`; the model appears under `output` when it is finished.
 
-    Raises SkippedInputs at the end when images were left out, and what `training.train` raises.
+    Raises UsageError for options that do not fit, SkippedInputs at the end when images were left
+    out, and what `training.train` raises.
     """
-    request.check()
-    common = request.run
-    with training_setup.session(common) as device:
-        manifest = training_setup.labelled(training_setup.images_of(common), common.data, "train")
-        model = training_setup.build_model(common)
-        manifest, reasons = training_setup.readable(common, manifest, model)
-        plan = _plan(request, model, manifest, device)
-        if common.dry_run:
-            size = 4 * count_parameters(model) / 1e6
-            logger.info("would write %s, about %.1f MB", common.output, size)
-            return
-        inputs = [common.init, common.weights, common.pairs, *common.data]
-        atomic.refuse_inputs(common.output, inputs)
-        training.train(plan, training_setup.runtime(common, device))
-    if reasons and common.on_bad_image == "skip":
+    rules.check_train(model, objective, images, batches, tuples)
+    options = TrainingOptions(
+        data=data,
+        output=output,
+        losses=parse_losses(objective.loss),
+        model=model,
+        objective=objective,
+        images=images,
+        lists=lists,
+        batches=batches,
+        tuples=tuples,
+        optimisation=optimisation,
+        validation=validation,
+        execution=execution,
+    )
+    with training_setup.session(options) as device:
+        reasons = _train(options, device)
+    if reasons and images.on_bad_image == "skip":
         raise SkippedInputs(f"{len(reasons)} images could not be read and were left out")
 
 
+def _train(options: TrainingOptions, device: torch.device) -> list[str]:
+    """Make and carry out the plan; returns why images were left out."""
+    manifest = training_setup.read_images(options)
+    manifest = training_setup.keep_labelled(manifest, options.data, "train")
+    model = training_setup.build_model(options)
+    manifest, reasons = training_setup.drop_unreadable(options, manifest, model)
+    plan = _plan(options, model, manifest, device)
+    if options.execution.dry_run:
+        size = 4 * count_parameters(model) / 1e6
+        logger.info("would write %s, about %.1f MB", options.output, size)
+        return []
+    inputs = [options.model.init, options.model.weights, options.tuples.pairs, *options.data]
+    atomic.refuse_inputs(options.output, inputs)
+    training.train(plan, training_setup.runtime(options, device))
+    return reasons
+
+
 def _plan(
-    request: TrainRequest, model: Embedder, manifest: Manifest, device: torch.device
+    options: TrainingOptions, model: Embedder, manifest: Manifest, device: torch.device
 ) -> TrainingPlan:
-    common = request.run
-    text = training_setup.augmentation(common, model.spec)
+    text = training_setup.augmentation(options, model.spec)
     augmentation = components.load("augmentations", text, size=model.spec.crop)
-    keep = common.cache == "ram"
-    images = Images(manifest, model.spec, augmentation, seed=common.seed, cache=keep)
+    keep = options.images.cache == "ram"
+    images = Images(manifest, model.spec, augmentation, seed=options.execution.seed, cache=keep)
     sampler: Sampler
-    settings = request.tuples.settings()
+    settings = options.mining
     if settings is None:
-        sampler, objective = _balanced(request, model, manifest)
+        sampler, objective = _balanced(options, model, manifest)
     else:
-        sampler, objective = _mined(request, settings, model, manifest)
-    loop = training_setup.loop_settings(common, device)
-    held_out = training_setup.validation(common, model, device)
+        sampler, objective = _mined(options, settings, model, manifest)
+    loop = training_setup.loop_settings(options, device)
+    held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(
         model=model,
         objective=objective,
         streams=(Stream(MAIN, images, sampler),),
         loop=loop,
-        optim=training_setup.rates(common),
-        ema=common.ema,
-        pretrained=training_setup.is_pretrained(common),
+        optim=training_setup.choose_rates(options),
+        ema=options.optimisation.ema,
+        pretrained=training_setup.is_pretrained(options),
         validation=held_out,
         classes=manifest.label_names,
-        history=_history(request, model, manifest, held_out, sampler, loop.precision),
+        history=_history(options, model, manifest, held_out, sampler, loop.precision),
     )
     training_setup.report("train", plan)
     return plan
 
 
 def _balanced(
-    request: TrainRequest, model: Embedder, manifest: Manifest
+    options: TrainingOptions, model: Embedder, manifest: Manifest
 ) -> tuple[ClassBalanced, Objective]:
     """Build P x K batches, compared within, and their objective."""
-    sampler = training_setup.class_balanced(request.run, manifest)
+    sampler = training_setup.class_balanced(options, manifest)
+    miner, mixup = options.objective.miner, options.objective.mixup
     additions = Additions(
-        miner=components.parse("miners", request.miner) if request.miner else None,
-        memory=_memory(request, sampler),
-        mixup=components.parse("mixups", request.mixup) if request.mixup else None,
+        miner=components.parse("miners", miner) if miner else None,
+        memory=_memory(options, sampler),
+        mixup=components.parse("mixups", mixup) if mixup else None,
     )
     objective = build_objective(
-        [components.parse("losses", text) for text in request.run.loss],
+        options.losses,
         Pairing(),
         additions,
         model=model,
         classes=len(manifest.label_names),
-        seed=request.run.seed,
+        seed=options.execution.seed,
     )
     if objective.stage is not None:
         stages.check(model.backbone, objective.stage)
     training_setup.refuse_unequal(
-        request.run, model, maps=f"--mixup {request.mixup}" if objective.stage else None
+        options, model, maps=f"--mixup {mixup}" if objective.stage else None
     )
-    training_setup.refuse_single(request.run, model, sampler)
+    training_setup.refuse_single(options, model, sampler)
     return sampler, objective
 
 
 def _mined(
-    request: TrainRequest, settings: MiningSettings, model: Embedder, manifest: Manifest
+    options: TrainingOptions, settings: MiningSettings, model: Embedder, manifest: Manifest
 ) -> tuple[TupleSampler, Objective]:
     """Build batches of tuples mined by the model itself, and their objective."""
-    common = request.run
-    training_setup.refuse_unequal(common, model, maps=None)
-    tuples = Tuples(manifest.labels, settings, seed=common.seed, pairs=manifest.pairs)
-    ranks = distributed.world()
+    training_setup.refuse_unequal(options, model, maps=None)
+    seed, ranks = options.execution.seed, distributed.world()
+    tuples = Tuples(manifest.labels, settings, seed=seed, pairs=manifest.pairs)
     count = choose_tuples_per_batch(
-        tuples, size=common.batch_size * ranks, full_tuples=True, processes=ranks
+        tuples, size=options.batches.batch_size * ranks, full_tuples=True, processes=ranks
     )
     sampler = TupleSampler(tuples, per_batch=count, full_tuples=True)
-    training_setup.refuse_single(common, model, sampler)
+    training_setup.refuse_single(options, model, sampler)
     objective = build_objective(
-        [components.parse("losses", text) for text in common.loss],
+        options.losses,
         Pairing(images_per_tuple=sampler.images_per_tuple),
         Additions(),
         model=model,
         classes=len(manifest.label_names),
-        seed=common.seed,
+        seed=seed,
     )
     return sampler, objective
 
 
-def _memory(request: TrainRequest, sampler: ClassBalanced) -> MemorySettings | None:
-    if request.memory is None:
+def _memory(options: TrainingOptions, sampler: ClassBalanced) -> MemorySettings | None:
+    if options.objective.memory is None:
         return None
-    weight = 1.0 if request.memory_weight is None else request.memory_weight
-    start = sampler.steps if request.memory_start is None else request.memory_start
-    return MemorySettings(request.memory, weight=weight, start=start)
+    weight = 1.0 if options.objective.memory_weight is None else options.objective.memory_weight
+    start = (
+        sampler.steps if options.objective.memory_start is None else options.objective.memory_start
+    )
+    return MemorySettings(options.objective.memory, weight=weight, start=start)
 
 
 def _history(
-    request: TrainRequest,
+    options: TrainingOptions,
     model: Embedder,
     manifest: Manifest,
     held_out: Validation | None,
     sampler: Sampler,
     precision: str,
 ) -> history.History:
-    batch: dict[str, int] = {}
+    settings = recorded(options.objective)
+    for family, text in (("miners", options.objective.miner), ("mixups", options.objective.mixup)):
+        if text is not None:
+            settings[family.removesuffix("s")] = components.parse(family, text).text
+    del settings["loss"]
     if isinstance(sampler, ClassBalanced):
-        batch["classes_per_batch"] = sampler.classes_per_batch
-        batch["images_per_class"] = sampler.images_per_class
-    own = {key: value for key, value in vars(request).items() if key not in {"run", "tuples"}}
-    settings = own | {
-        **request.tuples.recorded(),
-        "loss": [components.parse("losses", text).text for text in request.run.loss],
-        "miner": components.parse("miners", request.miner).text if request.miner else None,
-        "mixup": components.parse("mixups", request.mixup).text if request.mixup else None,
-        "precision": precision,
-        **batch,
-    }
-    return training_setup.record(
+        settings["classes_per_batch"] = sampler.classes_per_batch
+        settings["images_per_class"] = sampler.images_per_class
+    return training_record.record(
         "train",
-        request.run,
+        options,
         model,
         manifest,
         held_out,
-        settings=settings,
+        settings=settings | {"precision": precision},
         counts={"classes": len(manifest.label_names)},
     )

@@ -1,7 +1,7 @@
 """What the plans of all commands that learn have in common: model, images, rates, history."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mltool import components, distributed
-from mltool.commands.request import RunRequest
+from mltool.commands.training_options import TrainingOptions
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Images, plain_view
@@ -20,7 +20,6 @@ from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
 from mltool.engine.training import ExecutionOptions, TrainingPlan, Validation
 from mltool.errors import InputError, UsageError
-from mltool.files import history
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
 from mltool.models.embedder import Embedder, build, count_parameters
@@ -30,36 +29,36 @@ from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
 
-USUAL_ARCH, USUAL_DIM = "resnet50", 512  # as in the papers
+DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 
 
 @contextmanager
-def session(request: RunRequest) -> Iterator[torch.device]:
-    """The device of a run, which threads, determinism and the other ranks are set up for."""
-    device = devices.choose(request.device)
-    devices.set_threads(request.threads)
-    if request.deterministic:
+def session(options: TrainingOptions) -> Iterator[torch.device]:
+    """Set threads, determinism and the process group; yield the device."""
+    device = devices.choose(options.execution.device)
+    devices.set_threads(options.execution.threads)
+    if options.execution.deterministic:
         devices.make_deterministic()
     with distributed.session(device):
         yield device
 
 
-def images_of(request: RunRequest) -> Manifest:
-    """The image list as asked for."""
+def read_images(options: TrainingOptions) -> Manifest:
+    """Return the image list, its rows selected."""
     return open_data(
-        request.data,
-        split=request.split,
-        classes=request.classes,
-        limit=request.limit,
-        labels=request.labels,
-        pairs=request.pairs,
-        root=request.root,
+        options.data,
+        split=options.lists.split,
+        classes=options.lists.classes,
+        limit=options.lists.limit,
+        labels=options.lists.labels,
+        pairs=options.tuples.pairs,
+        root=options.lists.root,
         need_split=True,
     )
 
 
-def labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
-    """The images of lists `texts` with a label. Raises InputError if there are none."""
+def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
+    """Return the images of lists `texts` with a label. Raises InputError if there are none."""
     known = manifest.labels >= 0
     if not known.any():
         raise InputError(
@@ -71,226 +70,177 @@ def labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest
     return manifest.take(known).compact()
 
 
-def build_model(request: RunRequest, *, usual_dim: int | None = None) -> Embedder:
-    """The model to start from: new, with a backbone's weights, or a checkpoint's.
+def build_model(options: TrainingOptions, *, default_dim: int | None = None) -> Embedder:
+    """Build the model to start from: new, with a backbone's weights, or a checkpoint's.
 
-    `usual_dim` is the length of an embedding unless another one is asked for; without it a
-    checkpoint keeps its own.
+    `default_dim` is the length of an embedding unless --dim says another; without it a checkpoint
+    keeps the length that it has.
     """
-    start = checkpoint.read(request.init) if request.init is not None else None
-    if start is not None and request.weights is not None:
+    start = checkpoint.read(options.model.init) if options.model.init is not None else None
+    if start is not None and options.model.weights is not None:
         raise UsageError("--init brings the backbone's weights along; leave out --weights")
     spec = start.spec if start is not None else None
-    keep_aspect = request.keep_aspect or (spec is not None and spec.keep_aspect)
-    resized = request.image_size is not None or keep_aspect
-    projection = request.projection or (spec.projection if spec else "linear")
-    usual = usual_dim or (spec.dim if spec else USUAL_DIM)
+    keep_aspect = options.images.keep_aspect or (spec is not None and spec.keep_aspect)
+    resized = options.images.image_size is not None or keep_aspect
+    projection = options.model.projection or (spec.projection if spec else "linear")
+    default_length = default_dim or (spec.dim if spec else DEFAULT_DIM)
     model = build(
-        request.arch or (spec.backbone if spec else USUAL_ARCH),
-        pooling=request.pooling or (spec.pooling if spec else "gem"),
+        options.model.arch or (spec.backbone if spec else DEFAULT_ARCH),
+        pooling=options.model.pooling or (spec.pooling if spec else "gem"),
         projection=projection,
         # without a projection an embedding is as long as what the pooling gives
-        dim=request.dim or (None if projection == "none" else usual),
-        image_size=request.image_size or (spec.crop if spec else None),
-        resize=request.resize or (spec.resize if spec and not resized else None),
-        weights=request.weights,
-        seed=request.seed,
+        dim=options.model.dim or (None if projection == "none" else default_length),
+        image_size=options.images.image_size or (spec.crop if spec else None),
+        resize=options.images.resize or (spec.resize if spec and not resized else None),
+        weights=options.model.weights,
+        seed=options.execution.seed,
         keep_aspect=keep_aspect,
     )
-    if start is not None and request.init is not None:
-        checkpoint.load_matching(model, start.state, request.init)
+    if start is not None and options.model.init is not None:
+        checkpoint.load_matching(model, start.state, options.model.init)
     return model
 
 
-def augmentation(request: RunRequest, spec: ModelSpec) -> str:
-    """What is done to the images of training, as the text of a component."""
-    return request.augment or ("whole" if spec.keep_aspect else "crop")
+def augmentation(options: TrainingOptions, spec: ModelSpec) -> str:
+    """Return the text of the augmentation of the training images."""
+    return options.images.augment or ("whole" if spec.keep_aspect else "crop")
 
 
-def refuse_unequal(request: RunRequest, model: Embedder, *, maps: str | None) -> None:
-    """Raise UsageError for what images of unequal sizes cannot have.
+def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | None) -> None:
+    """Raise UsageError if --augment whole meets batch norm or a loss on feature maps.
 
-    `maps` names what wants the feature maps of a batch as one tensor, if something does.
+    `maps` names the option that wants the feature maps of a batch as one tensor, if one does.
     """
-    text = augmentation(request, model.spec)
+    text = augmentation(options, model.spec)
     if components.parse("augmentations", text).name != "whole":
         return
     if maps is not None:
         raise UsageError(f"{maps} needs images of one size; add --augment crop")
-    if not request.freeze_bn and has_batch_norm(model):
+    if not options.optimisation.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "images of unequal sizes have no common batch statistics; add --freeze-bn "
             "or --augment crop"
         )
 
 
-def refuse_single(request: RunRequest, model: Embedder, sampler: Sampler) -> None:
+def refuse_single(options: TrainingOptions, model: Embedder, sampler: Sampler) -> None:
     """Raise UsageError where a process would normalise a single image by its own statistics."""
     alone = sampler.size // distributed.world() < 2
-    if alone and not request.freeze_bn and has_batch_norm(model):
+    if alone and not options.optimisation.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "one image has no batch statistics; raise --batch-size (-b) or add --freeze-bn"
         )
 
 
-def crop_of(request: RunRequest) -> int:
-    """The side of the images that the model of `build_model` will see."""
-    if request.image_size is not None:
-        return request.image_size
-    if request.init is not None:
-        return checkpoint.read(request.init).spec.crop
-    return backbones.default_size(request.arch or USUAL_ARCH)
+def input_size(options: TrainingOptions) -> int:
+    """Return the side of the images that the model of `build_model` will see."""
+    if options.images.image_size is not None:
+        return options.images.image_size
+    if options.model.init is not None:
+        return checkpoint.read(options.model.init).spec.crop
+    return backbones.default_size(options.model.arch or DEFAULT_ARCH)
 
 
-def readable(
-    request: RunRequest, manifest: Manifest, model: Embedder
+def drop_unreadable(
+    options: TrainingOptions, manifest: Manifest, model: Embedder
 ) -> tuple[Manifest, list[str]]:
-    """The images without those that are to be skipped, and why each of these is."""
-    if request.on_bad_image == "error" or request.dry_run:
+    """Return the images that can be read, and a reason for each of the others."""
+    if options.images.on_bad_image == "error" or options.execution.dry_run:
         return manifest, []
     images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
-    rows, reasons = find_readable(images, workers=workers(request), batch_size=64)
+    rows, reasons = find_readable(images, workers=count_workers(options), batch_size=64)
     for reason in reasons:
         logger.warning("left out: %s", reason)
     return manifest.take(rows).compact(), reasons
 
 
-def class_balanced(request: RunRequest, manifest: Manifest) -> ClassBalanced:
-    """P x K batches as asked for, over all ranks."""
+def class_balanced(options: TrainingOptions, manifest: Manifest) -> ClassBalanced:
+    """Return the sampler of P x K batches over all ranks."""
     if manifest.pairs is not None:
         logger.warning(
             "images of one class need not show the same thing: this list declares %d pairs, which "
             "--mining hard or random uses",
             len(manifest.pairs),
         )
-    fitting = partial(
+    fit_sizes = partial(
         choose_sizes,
-        batch_size=request.batch_size * distributed.world(),
-        classes_per_batch=request.classes_per_batch,
+        batch_size=options.batches.batch_size * distributed.world(),
+        classes_per_batch=options.batches.classes_per_batch,
         processes=distributed.world(),
     )
-    p, k = fitting(len(manifest.label_names), images_per_class=request.images_per_class)
-    if request.small_classes == "skip":
+    p, k = fit_sizes(len(manifest.label_names), images_per_class=options.batches.images_per_class)
+    if options.batches.small_classes == "skip":
         images = np.bincount(manifest.labels[manifest.labels >= 0])
-        p, k = fitting(max(2, int((images >= k).sum())), images_per_class=k)
+        p, k = fit_sizes(max(2, int((images >= k).sum())), images_per_class=k)
     sampler = ClassBalanced(
         manifest.labels,
         classes_per_batch=p,
         images_per_class=k,
-        seed=request.seed,
-        small_classes=request.small_classes,
+        seed=options.execution.seed,
+        small_classes=options.batches.small_classes,
     )
     if sampler.left_out:
         logger.warning("%d classes have fewer than %d images", len(sampler.left_out), k)
     return sampler
 
 
-def loop_settings(request: RunRequest, device: torch.device) -> LoopSettings:
-    """What decides the course of the run."""
+def loop_settings(options: TrainingOptions, device: torch.device) -> LoopSettings:
+    """Return what decides the course of the run."""
     return LoopSettings(
-        epochs=request.epochs,
-        seed=request.seed,
-        precision=devices.precision(request.precision, device, training=True),
-        freeze_bn=request.freeze_bn,
-        clip=request.clip,
-        val_every=request.val_every,
-        patience=request.patience,
+        epochs=options.optimisation.epochs,
+        seed=options.execution.seed,
+        precision=devices.precision(options.execution.precision, device, training=True),
+        freeze_bn=options.optimisation.freeze_bn,
+        clip=options.optimisation.clip,
+        val_every=options.validation.val_every,
+        patience=options.validation.patience,
     )
 
 
-def rates(request: RunRequest) -> OptimSettings:
-    """How parameters move."""
-    groups = {"backbone": request.lr_backbone, "proxies": request.lr_proxies}
+def choose_rates(options: TrainingOptions) -> OptimSettings:
+    """Return how parameters move."""
+    settings = options.optimisation
     return OptimSettings(
-        optimizer=request.optimizer,
-        lr=request.lr,
-        weight_decay=request.weight_decay,
-        momentum=request.momentum,
-        schedule=request.schedule,
-        warmup=request.warmup,
-        lr_groups={name: rate for name, rate in groups.items() if rate is not None},
+        optimizer=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        schedule=settings.schedule,
+        warmup=settings.warmup,
+        lr_groups=settings.rates,
     )
 
 
-def validation(request: RunRequest, model: Embedder, device: torch.device) -> Validation | None:
-    """The data that decide which weights are kept, if some were named."""
-    if request.val is None:
+def validation(
+    options: TrainingOptions, model: Embedder, device: torch.device
+) -> Validation | None:
+    """Return the data that decide which weights are kept, None without --val."""
+    if options.validation.val is None:
         return None
     # an unknown metric is refused now, not after the first epoch
-    score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[request.select])
-    manifest = labelled(open_data(request.val, need_split=True), request.val, "validation")
-    manifest, _ = readable(request, manifest, model)
-    cached = request.cache == "ram"
+    score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[options.validation.select])
+    manifest = keep_labelled(
+        open_data(options.validation.val, need_split=True), options.validation.val, "validation"
+    )
+    manifest, _ = drop_unreadable(options, manifest, model)
+    cached = options.images.cache == "ram"
     images = Images(manifest, model.spec, plain_view(model.spec), seed=0, cache=cached)
     logger.info("validation: %s", manifest.summary())
     return Validation(
         images=images,
-        select=request.select,
-        batch_size=request.batch_size,
-        precision=devices.precision(request.precision, device, training=False),
+        select=options.validation.select,
+        batch_size=options.batches.batch_size,
+        precision=devices.precision(options.execution.precision, device, training=False),
     )
 
 
-def is_pretrained(request: RunRequest) -> bool:
-    """Whether the backbone has learned before."""
-    return request.weights is not None or request.init is not None
-
-
-def record(
-    command: str,
-    request: RunRequest,
-    model: Embedder,
-    manifest: Manifest,
-    held_out: Validation | None,
-    *,
-    settings: Mapping[str, object],
-    counts: Mapping[str, int],
-    inputs: Sequence[tuple[str, str, str]] = (),
-    before: Sequence[history.History] = (),
-) -> history.History:
-    """The history of a run; `settings`, `counts`, `inputs` and `before` are of the command."""
-    spec = model.spec
-    given = history.list_inputs("data", request.data, manifest.digest())
-    if held_out is not None:
-        digest = held_out.images.manifest.digest()
-        given += history.list_inputs("--val", request.val or [], digest)
-    if request.labels:
-        given += history.list_inputs("--labels", [request.labels], manifest.digest())
-    files = [("--pairs", request.pairs), ("--init", request.init), ("--weights", request.weights)]
-    named = [(option, path) for option, path in files if path and path != "timm"]
-    given += [(option, path, history.digest_of_file(path)) for option, path in named]
-    common = {
-        key: value
-        for key, value in vars(request).items()
-        if key not in {"data", "val", "init", "labels", "pairs", "root"}
-        and (key, value) not in (("weights", None), ("keep_aspect", False))
-    } | {
-        "arch": spec.backbone,
-        "dim": spec.dim,
-        "pooling": spec.pooling,
-        "projection": spec.projection,
-        "image_size": spec.crop,
-        "resize": spec.resize,
-        "augment": components.parse("augmentations", augmentation(request, spec)).text,
-    }
-    if request.weights and request.weights != "timm":
-        del common["weights"]
-    if held_out is None:
-        del common["select"], common["val_every"]
-    if manifest.pairs is not None and settings.get("mining", "none") != "none":
-        counts = {**counts, "pairs": len(manifest.pairs)}
-    step = history.record(
-        command,
-        inputs=[*given, *inputs],
-        settings=common | dict(settings),
-        counts={"images": len(manifest), **counts},
-    )
-    lists = [*request.data, *(request.val or []), request.labels, request.pairs, request.init]
-    return history.extend(*history.read_all(lists), *before, record=step)
+def is_pretrained(options: TrainingOptions) -> bool:
+    """Return whether the backbone has learned before."""
+    return options.model.weights is not None or options.model.init is not None
 
 
 def report(command: str, plan: TrainingPlan) -> None:
-    """Say what the run has taken and will do."""
+    """Log the images, the model and the number of steps."""
     spec, sampler = plan.model.spec, plan.main.sampler
     logger.info("%s: %s", command, plan.main.source.manifest.summary())
     logger.info(
@@ -305,19 +255,19 @@ def report(command: str, plan: TrainingPlan) -> None:
     )
 
 
-def workers(request: RunRequest) -> int:
-    """Loading processes."""
-    return default_workers() if request.workers is None else request.workers
+def count_workers(options: TrainingOptions) -> int:
+    """Return the number of loading processes."""
+    return default_workers() if options.execution.workers is None else options.execution.workers
 
 
-def runtime(request: RunRequest, device: torch.device) -> ExecutionOptions:
-    """How the run is carried out."""
+def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:
+    """Return how the run is carried out."""
     return ExecutionOptions(
-        output=request.output,
-        resume=request.resume,
-        allow_nonidentical=request.allow_nonidentical,
-        save_every=request.save_every,
-        log=request.log,
-        workers=workers(request),
+        output=options.output,
+        resume=options.execution.resume,
+        allow_nonidentical=options.execution.allow_nonidentical,
+        save_every=options.execution.save_every,
+        log=options.execution.log,
+        workers=count_workers(options),
         device=device,
     )

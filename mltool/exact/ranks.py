@@ -98,7 +98,9 @@ class RankCounter:
             block.count_dense(scores, column)
             self._lowest[row : row + len(scores)] = block.find_lowest_scores()
 
-    def estimate_rescored_fraction(self, rows: np.ndarray, scores: np.ndarray, bound: Bound) -> float:
+    def estimate_rescored_fraction(
+        self, rows: np.ndarray, scores: np.ndarray, bound: Bound
+    ) -> float:
         """Estimate the share of all pairs that will be scored exactly.
 
         From sampled approximate scores [n, m] of the queries `rows` [n].

@@ -89,7 +89,9 @@ class TopK:
         rows, columns = np.divmod(np.flatnonzero(mask), width)
         self.accept(Candidates(rows + row, columns + column, scores[:0]), bound)
 
-    def estimate_rescored_fraction(self, rows: np.ndarray, scores: np.ndarray, bound: Bound) -> float:
+    def estimate_rescored_fraction(
+        self, rows: np.ndarray, scores: np.ndarray, bound: Bound
+    ) -> float:
         """Estimate the share of all pairs that will be scored exactly.
 
         From sampled approximate scores [n, m] of the queries `rows` [n].

@@ -19,7 +19,6 @@ from mltool import __version__
 from mltool.errors import InputError
 from mltool.files import atomic, canonical_json, safe_h5, safetensors_file
 from mltool.files.reading import open_input
-from mltool.options import RUN_TIME
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def record(
         "version": __version__,
         "command": command,
         "inputs": [_input(option, path, digest) for option, path, digest in inputs],
-        "settings": {key: value for key, value in settings.items() if key not in RUN_TIME},
+        "settings": dict(settings),
         "counts": dict(counts),
     }
 

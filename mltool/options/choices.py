@@ -1,6 +1,7 @@
 """Texts of the command line as choices: losses with their short forms, and transfers."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ class ShortForm:
     positives: Positives
     has_negatives: bool = True
 
+
+TRAIN_LOSS, STUDENT_LOSS = "multi-similarity", "contrastive+"  # unless others are chosen
 
 SHORT_FORMS = {
     "contrastive+": ShortForm("contrastive", "class+self"),
@@ -57,45 +60,49 @@ def pairing_of(choice: Choice, positives: Positives) -> ShortForm:
     return SHORT_FORMS.get(choice.alias, ShortForm(choice.name, positives))
 
 
-def is_transfer(text: str) -> bool:
-    """Return whether a text names a transfer, going by the name alone."""
-    name = text.partition(":")[0].replace("_", "-")
-    return name in components.names("transfers")
+def parse_losses(texts: Sequence[str] | None, *, with_teacher: bool = False) -> list[Choice]:
+    """Read all `--loss` of a command, or its default where there is none. Raises UsageError."""
+    default = STUDENT_LOSS if with_teacher else TRAIN_LOSS
+    return [parse_loss(text, with_teacher=with_teacher) for text in texts or [default]]
 
 
-def has_batch_pairs(text: str) -> bool:
-    """Return whether the candidates of a loss can be the teacher's vectors."""
-    return parse_loss(text, with_teacher=True).declared.has_batch_pairs
+def is_transfer(loss: Choice) -> bool:
+    """Return whether a loss compares all that a student makes of a batch with its teacher."""
+    return loss.family == "transfers"
 
 
-def uses_tuples(text: str, *, symmetric: bool) -> bool:
+def has_pairs(loss: Choice) -> bool:
+    """Return whether a loss takes pairs whose candidates may be others than the batch."""
+    return not is_transfer(loss) and loss.declared.has_batch_pairs
+
+
+def needs_of(losses: Sequence[Choice]) -> set[str]:
+    """Return what the transfers among some losses want besides the vectors."""
+    return {need for loss in losses if is_transfer(loss) for need in loss.declared.needs}
+
+
+def uses_tuples(loss: Choice, *, symmetric: bool) -> bool:
     """Return whether a loss compares anchors with mined negatives."""
-    choice = parse_loss(text, with_teacher=True)
-    has_negatives = pairing_of(choice, "class").has_negatives
-    return choice.declared.has_batch_pairs and (symmetric or has_negatives)
+    return has_pairs(loss) and (symmetric or pairing_of(loss, "class").has_negatives)
 
 
-def needs_labels(text: str, positives: Positives, *, symmetric: bool) -> bool:
-    """Return whether a loss needs labels.
+def needs_labels(loss: Choice, positives: Positives, *, symmetric: bool) -> bool:
+    """Return whether a loss needs classes.
 
-    Only `positives="self"` against the teacher does not.
+    Neither transfers do, nor an image of the student that is compared with the teacher's vector of
+    the same image alone.
     """
-    choice = parse_loss(text, with_teacher=True)
-    declared = choice.declared
-    self_only = pairing_of(choice, positives).positives == "self" and declared.has_batch_pairs
-    return not (self_only and not symmetric) or "labels" in declared.needs
+    if is_transfer(loss):
+        return False
+    alone = pairing_of(loss, positives).positives == "self" and loss.declared.has_batch_pairs
+    return not (alone and not symmetric) or "labels" in loss.declared.needs
 
 
-def takes_vectors(text: str) -> bool:
-    """Return whether a loss takes the vectors of the batch, not pairs."""
-    return parse_loss(text, with_teacher=True).declared.takes_vectors
+def is_asymmetric(losses: Sequence[Choice], *, symmetric: bool) -> bool:
+    """Return whether the vectors of the student are compared with those of the teacher."""
+    return not symmetric and any(map(has_pairs, losses))
 
 
-def transfer_needs(text: str) -> frozenset[str]:
-    """Return what a transfer wants besides the vectors."""
-    return components.parse("transfers", text).declared.needs
-
-
-def transfer_takes_raw(text: str) -> bool:
-    """Return whether a transfer is published for vectors as long as they are."""
-    return components.parse("transfers", text).declared.takes_raw
+def trains_embeddings(loss: Choice) -> bool:
+    """Return whether a loss sees the vectors themselves, not only maps or features before them."""
+    return not is_transfer(loss) or not loss.declared.needs & {"maps", "penultimate"}

@@ -6,9 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from mltool.cli import train
 from mltool.errors import UsageError
 from mltool.models import checkpoint
-from mltool.signatures.train import train
 
 app = typer.Typer()
 app.command()(train)

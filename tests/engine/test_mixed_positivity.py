@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from typer.testing import CliRunner, Result
 
 from mltool import components
+from mltool.cli import positivity, train
 from mltool.commands.positivity import _term
 from mltool.datasets import open_data
 from mltool.engine.data import Batch
@@ -26,8 +27,6 @@ from mltool.engine.objectives.step_outputs import BatchSide, Comparison
 from mltool.errors import InputError, UsageError
 from mltool.files.digits import pixels_and_labels
 from mltool.models import checkpoint
-from mltool.signatures.positivity import positivity
-from mltool.signatures.train import train
 
 LABELS = torch.arange(24) % 6
 

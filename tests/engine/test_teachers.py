@@ -11,7 +11,7 @@ import torch
 from tiny_runs import SIZE, images, manifest, model
 from torch.nn import functional
 
-from mltool.commands.embed import EmbedRequest, _preprocess
+from mltool.commands.embed import _preprocess
 from mltool.engine.data import Batch
 from mltool.engine.loading import load
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
@@ -19,6 +19,7 @@ from mltool.errors import InputError
 from mltool.files import embeddings
 from mltool.files.embeddings import Embeddings
 from mltool.models.source import Source
+from mltool.options.embedding import EmbedOptions
 
 
 @pytest.fixture(autouse=True)
@@ -248,9 +249,8 @@ def test_a_large_file_is_never_in_memory(tmp_path: Path) -> None:
 
 def test_embed_says_how_views_were_made() -> None:
     spec = model().spec
-    request = EmbedRequest(**dict.fromkeys(EmbedRequest.__dataclass_fields__, None))  # type: ignore[arg-type]
-    one = EmbedRequest(**vars(request) | {"views": 1, "augment": "crop", "seed": 4})
-    assert _preprocess(one, spec) == spec.preprocess
-    many = EmbedRequest(**vars(one) | {"views": 2})
-    assert '"augment":"crop:scale=0.2,' in _preprocess(many, spec)
-    assert '"seed":4' in _preprocess(many, spec)
+    plain, views = EmbedOptions(), EmbedOptions(views=2)
+    assert _preprocess(plain, spec, seed=4) == spec.preprocess
+    many = _preprocess(views, spec, seed=4)
+    assert '"augment":"crop:scale=0.2,' in many
+    assert '"seed":4' in many

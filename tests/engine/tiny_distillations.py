@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from mltool.signatures.distill import distill
-from mltool.signatures.embed import embed
-from mltool.signatures.train import train
+from mltool.cli import distill, embed, train
 
 DATA = ["digits:train"]
 STUDENT = {

@@ -12,7 +12,6 @@ from mltool import __version__
 from mltool.errors import InputError
 from mltool.files import canonical_json, embeddings, history, safetensors_file
 from mltool.files.embeddings import Embeddings
-from mltool.options import RUN_TIME
 
 
 def step(name: str) -> history.Record:
@@ -23,7 +22,7 @@ A, B, C, D = map(step, "abcd")
 
 
 def test_a_record_holds_what_decides_the_result() -> None:
-    settings = {"lr": 0.1, "seed": 0, **dict.fromkeys(RUN_TIME, "x")}
+    settings = {"lr": 0.1, "seed": 0}
     found = history.record(
         "train",
         inputs=[("data", "/home/me/cub/", "12"), ("--init", "runs/ssl.safetensors", "34")],

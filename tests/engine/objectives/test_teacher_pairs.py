@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mltool.commands.objective import Additions, Pairing, list_terms
+from mltool.components import Choice
 from mltool.engine.data import Batch
 from mltool.engine.objectives.step_outputs import StepOutputs, TupleCandidates
 from mltool.errors import UsageError
@@ -243,9 +244,13 @@ def test_texts_for_provenance() -> None:
         text("regression:sigma=1")
 
 
+def student_loss(text: str) -> Choice:
+    return parse_loss(text, with_teacher=True)
+
+
 def test_which_losses_want_labels() -> None:
-    assert not choices.needs_labels("regression", "class", symmetric=False)
-    assert not choices.needs_labels("info-nce", "self", symmetric=False)
-    assert choices.needs_labels("info-nce", "class", symmetric=False)
-    assert choices.needs_labels("contrastive+", "self", symmetric=False)
-    assert choices.needs_labels("proxy-anchor", "self", symmetric=False)
+    assert not choices.needs_labels(student_loss("regression"), "class", symmetric=False)
+    assert not choices.needs_labels(student_loss("info-nce"), "self", symmetric=False)
+    assert choices.needs_labels(student_loss("info-nce"), "class", symmetric=False)
+    assert choices.needs_labels(student_loss("contrastive+"), "self", symmetric=False)
+    assert choices.needs_labels(student_loss("proxy-anchor"), "self", symmetric=False)

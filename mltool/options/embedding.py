@@ -1,0 +1,48 @@
+"""What `mltool embed` stores."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from mltool.options.images import completing
+from mltool.options.lists import OnBadImage
+from mltool.options.run import DryRun, Resume
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """Which vectors, and of which images."""
+
+    penultimate: Annotated[
+        bool,
+        typer.Option(
+            "--penultimate/--no-penultimate", help="The pooled features before the projection."
+        ),
+    ] = False
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option("--dtype", help="Of the stored vectors.")
+    ] = "float32"
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Only block I of N, counted from 0.")
+    ] = "0/1"
+    views: Annotated[
+        int,
+        typer.Option(
+            "--views",
+            metavar="V",
+            min=1,
+            help="Vectors of V augmented views each, for distill --teacher.",
+        ),
+    ] = 1
+    augment: Annotated[
+        str,
+        typer.Option(
+            "--augment",
+            help="Of several views.  See `list augmentations`.",
+            autocompletion=completing("augmentations"),
+        ),
+    ] = "crop"
+    on_bad_image: OnBadImage = "error"
+    resume: Resume = False
+    dry_run: DryRun = False

@@ -1,0 +1,79 @@
+"""Which network: a new one, a checkpoint to start from, or a bare backbone."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from mltool.options.group import UNRECORDED, Rule
+from mltool.options.images import ImageSize, KeepAspect, Resize, completing
+
+option = partial(typer.Option, rich_help_panel="Model")
+
+Weights = Annotated[
+    str | None,
+    option(
+        "--weights",
+        metavar="FILE|timm",
+        help="Backbone weights: a .safetensors or .pth file, or timm's own.",
+    ),
+    Rule(neutral=None),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The network that learns."""
+
+    arch: Annotated[
+        str | None,
+        option("-a", "--arch", metavar="NAME", help="A timm backbone.  [default: resnet50]"),
+    ] = None
+    weights: Weights = None
+    init: Annotated[
+        str | None,
+        option("--init", metavar="MODEL", help="Start from this checkpoint."),
+        UNRECORDED,  # an input, of which a record holds the digest
+    ] = None
+    dim: Annotated[
+        int | None,
+        option(
+            "--dim",
+            min=1,
+            help="Length of an embedding.  [default: 512; in distill the teacher's where vectors "
+            "are compared with it]",
+        ),
+    ] = None
+    pooling: Annotated[
+        str | None,
+        option(
+            "--pooling",
+            help="See `list poolings`.  [default: gem]",
+            autocompletion=completing("poolings"),
+        ),
+    ] = None
+    projection: Annotated[
+        Literal["linear", "conv", "linear-bn", "layernorm", "none"] | None,
+        option(
+            "--projection", help="From the pooled features to the embedding.  [default: linear]"
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The network that embeds, where it is not a checkpoint that says all of itself."""
+
+    weights: Weights = None
+    pooling: Annotated[
+        str | None,
+        option(
+            "--pooling",
+            help="Of a bare backbone.  [default: avg]",
+            autocompletion=completing("poolings"),
+        ),
+    ] = None
+    image_size: ImageSize = None
+    resize: Resize = None
+    keep_aspect: KeepAspect = False

@@ -1,0 +1,78 @@
+"""What is minimised: losses, and among which pairs."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from mltool.options.choices import SHORT_FORMS
+from mltool.options.group import Rule, check_rules, number
+from mltool.options.images import completing
+
+option = partial(typer.Option, rich_help_panel="Objective")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveOptions:
+    """The terms of the objective. Raises UsageError for an option without the one it needs."""
+
+    loss: Annotated[
+        list[str] | None,
+        option(
+            "--loss",
+            metavar="NAME[:key=value,...]",
+            help="See `list losses`; in distill also contrastive+, regression and `list "
+            "transfers`; repeated losses add, each times its weight=.  [default: "
+            "multi-similarity; in distill contrastive+]",
+            autocompletion=completing("losses", "transfers", also=tuple(SHORT_FORMS)),
+        ),
+    ] = None
+    miner: Annotated[
+        str | None,
+        option(
+            "--miner",
+            help="See `list miners`.  [default: none]",
+            autocompletion=completing("miners"),
+        ),
+    ] = None
+    mixup: Annotated[
+        str | None,
+        option(
+            "--mixup",
+            metavar="LEVEL[:key=value,...]",
+            help="Compare with mixed examples too (Metrix); see `list mixups`.  [default: none]",
+            autocompletion=completing("mixups"),
+        ),
+    ] = None
+    memory: Annotated[
+        int | None,
+        option(
+            "--memory",
+            metavar="N",
+            min=1,
+            help="Compare with the last N embeddings too.  [default: none]",
+        ),
+    ] = None
+    memory_weight: Annotated[
+        float | None,
+        option(
+            "--memory-weight",
+            callback=number(least=0),
+            help="What the memory's term counts.  [default: 1]",
+        ),
+        Rule(needs="memory"),
+    ] = None
+    memory_start: Annotated[
+        int | None,
+        option(
+            "--memory-start",
+            metavar="STEP",
+            min=0,
+            help="Remember from here.  [default: 2nd epoch]",
+        ),
+        Rule(needs="memory"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_rules(self)

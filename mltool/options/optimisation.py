@@ -1,0 +1,131 @@
+"""How parameters move: the optimiser, its rates, and for how long."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from mltool.components import suggest
+from mltool.errors import UsageError
+from mltool.options.group import Rule, number
+
+option = partial(typer.Option, rich_help_panel="Optimisation")
+
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
+ScheduleName = Literal["cosine", "constant", "step"]
+
+# Groups of parameters that may have a rate of their own.
+RATE_GROUPS = (
+    "backbone",
+    "attention",
+    "pooling",
+    "projection",
+    "proxies",
+    "transfer",
+    "masks",
+    "basis",
+    "pretext",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationOptions:
+    """What decides how parameters move. Raises UsageError for a wrong --lr-group."""
+
+    epochs: Annotated[
+        int, option("--epochs", min=0, help="Passes; 0 writes the untrained model.")
+    ] = 20
+    lr: Annotated[
+        float, option("--lr", callback=number(above=0), help="Rate of the new layers.")
+    ] = 1e-3
+    lr_backbone: Annotated[
+        float | None,
+        option(
+            "--lr-backbone",
+            callback=number(least=0),
+            help="[default: --lr; a tenth of it when pretrained]",
+        ),
+    ] = None
+    lr_proxies: Annotated[
+        float | None,
+        option("--lr-proxies", callback=number(least=0), help="[default: ten times --lr]"),
+    ] = None
+    lr_group: Annotated[
+        list[str] | None,
+        option(
+            "--lr-group",
+            metavar="NAME=RATE",
+            help=f"Rate of one group of parameters: {', '.join(RATE_GROUPS)}; repeatable.",
+        ),
+        Rule(neutral=None),
+    ] = None
+    weight_decay: Annotated[
+        float,
+        option(
+            "--weight-decay",
+            callback=number(least=0),
+            help="Of matrices; never of gains and proxies.",
+        ),
+    ] = 1e-4
+    optimizer: Annotated[OptimizerName, option("--optimizer", help="How to step.")] = "adamw"
+    momentum: Annotated[
+        float, option("--momentum", callback=number(least=0, below=1), help="Of sgd and rmsprop.")
+    ] = 0.9
+    schedule: Annotated[
+        ScheduleName, option("--schedule", help="How the rates fall over the run.")
+    ] = "cosine"
+    warmup: Annotated[
+        float,
+        option(
+            "--warmup",
+            callback=number(least=0),
+            help="Epochs (or part of one) of rising rates.",
+        ),
+    ] = 0.0
+    freeze_bn: Annotated[
+        bool,
+        option("--freeze-bn/--no-freeze-bn", help="Keep the statistics of batch normalisation."),
+    ] = False
+    clip: Annotated[
+        float | None,
+        option("--clip", callback=number(above=0), help="Bound on the norm of the gradient."),
+    ] = None
+    ema: Annotated[
+        float | None,
+        option(
+            "--ema",
+            callback=number(least=0, below=1),
+            help="Keep averaged weights, such as 0.999.",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        _ = self.rates
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The rates said for single groups of parameters, by group."""
+        short = {"backbone": self.lr_backbone, "proxies": self.lr_proxies}
+        rates = {group: rate for group, rate in short.items() if rate is not None}
+        for text in self.lr_group or ():
+            group, _, number_text = text.partition("=")
+            if group not in RATE_GROUPS:
+                raise UsageError(
+                    f"--lr-group {text}: no group {group!r}{suggest(group, list(RATE_GROUPS))} "
+                    f"(there are: {', '.join(RATE_GROUPS)})"
+                )
+            if group in rates:
+                raise UsageError(f"--lr-group {text}: {group} has a rate already")
+            rates[group] = _rate(text, number_text)
+        return rates
+
+
+def _rate(option_text: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not rate >= 0:
+        raise UsageError(f"--lr-group {option_text}: write NAME=RATE, the rate 0 or more")
+    return rate

@@ -1,0 +1,180 @@
+"""What holds across groups of options, checked before anything heavy is imported.
+
+What holds inside one group is declared there (`needs`, `excludes`). Every function raises
+UsageError for the first thing that does not fit, with the remedy.
+"""
+
+from collections.abc import Sequence
+
+from mltool import components
+from mltool.components import Choice
+from mltool.errors import UsageError
+from mltool.options.batches import BatchOptions, TupleOptions
+from mltool.options.choices import (
+    SHORT_FORMS,
+    has_pairs,
+    is_asymmetric,
+    is_transfer,
+    needs_of,
+    parse_losses,
+    trains_embeddings,
+    uses_tuples,
+)
+from mltool.options.embedding import EmbedOptions
+from mltool.options.images import ImageOptions
+from mltool.options.model import ModelOptions, SourceOptions
+from mltool.options.objective import ObjectiveOptions
+from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
+from mltool.options.run import parse_size
+from mltool.options.teacher import DEFAULT_STAGES, TeacherOptions
+
+
+def check_train(
+    model: ModelOptions,
+    objective: ObjectiveOptions,
+    images: ImageOptions,
+    batches: BatchOptions,
+    tuples: TupleOptions,
+) -> None:
+    """Refuse options of `train` that do not fit together."""
+    parse_losses(objective.loss)
+    _check_components(model, objective, images)
+    _check_tuples(batches, tuples)
+    if tuples.mining != "none" and (objective.miner or objective.memory or objective.mixup):
+        raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
+
+
+def check_distill(
+    teacher: TeacherOptions,
+    model: ModelOptions,
+    objective: ObjectiveOptions,
+    images: ImageOptions,
+    batches: BatchOptions,
+    tuples: TupleOptions,
+) -> None:
+    """Refuse options of `distill` that do not fit together."""
+    losses = parse_losses(objective.loss, with_teacher=True)
+    _check_components(model, objective, images)
+    _check_tuples(batches, tuples)
+    if objective.miner or objective.memory or objective.mixup:
+        raise UsageError("--miner, --memory and --mixup are for `mltool train`; leave them out")
+    _check_chooser(teacher, batches, tuples, losses)
+    _check_pairing(teacher, losses)
+    count_stages(teacher, losses)
+    has_new = model.projection != "none" and model.init is None
+    if has_new and not any(map(trains_embeddings, losses)):
+        raise UsageError(
+            "this --loss looks below the embedding, whose projection would stay random; add a "
+            "loss on the embeddings, such as --loss proxy-anchor, or say --projection none"
+        )
+    learns = any(map(is_transfer, losses)) or is_asymmetric(losses, symmetric=teacher.symmetric)
+    if not (learns or tuples.mining == "hard" or teacher.neighbors):
+        raise UsageError("nothing is learned from the teacher like this; use `mltool train`")
+
+
+def check_embed(options: EmbedOptions, source: SourceOptions) -> None:
+    """Refuse wrong components, and a shard that is none."""
+    parse_shard(options.shard)
+    components.parse("augmentations", options.augment)
+    _parse_if_given("poolings", source.pooling)
+
+
+def check_search(options: SearchOptions, source: SourceOptions) -> None:
+    """Refuse a wrong component, and a size that is none."""
+    parse_size(options.max_memory)
+    _parse_if_given("poolings", source.pooling)
+
+
+def check_resources(resources: ResourceOptions) -> None:
+    """Refuse a size that is none."""
+    parse_size(resources.max_memory)
+
+
+def check_positivity(options: PositivityOptions) -> None:
+    """Refuse wrong components."""
+    _parse_if_given("losses", options.loss)
+    _check_mixup(options.mixup)
+
+
+def count_stages(teacher: TeacherOptions, losses: Sequence[Choice]) -> int | None:
+    """Return how many feature maps are compared: 0 = the pooled features, None = vectors alone."""
+    needs = needs_of(losses)
+    if "maps" in needs:
+        return DEFAULT_STAGES if teacher.stages is None else teacher.stages
+    if teacher.stages is not None:
+        raise UsageError("--stages is for transfers of feature maps: fitnet, attention")
+    return 0 if "penultimate" in needs else None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return (I, N) of `I/N`. Raises UsageError unless 0 <= I < N."""
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
+        return int(first), int(second)
+    raise UsageError(f"--shard {text}: write I/N with I from 0 to N - 1, as in 0/4")
+
+
+def _check_components(
+    model: ModelOptions, objective: ObjectiveOptions, images: ImageOptions
+) -> None:
+    _parse_if_given("poolings", model.pooling)
+    _parse_if_given("augmentations", images.augment)
+    _parse_if_given("miners", objective.miner)
+    _check_mixup(objective.mixup)
+
+
+def _parse_if_given(family: str, text: str | None) -> None:
+    if text is not None:
+        components.parse(family, text)
+
+
+def _check_mixup(text: str | None) -> None:
+    if text is not None:
+        components.load("mixups", text)()  # its record of settings checks them; no torch
+
+
+def _check_tuples(batches: BatchOptions, tuples: TupleOptions) -> None:
+    if tuples.mining != "none":
+        _refuse_batches(batches, "--mining")
+
+
+def _refuse_batches(batches: BatchOptions, chooser: str) -> None:
+    """Refuse P x K where something else chooses the batches."""
+    if batches.classes_per_batch or batches.images_per_class or batches.small_classes != "resample":
+        raise UsageError(
+            f"{chooser} chooses the batches; leave out --classes-per-batch, --images-per-class "
+            "and --small-classes"
+        )
+
+
+def _check_chooser(
+    teacher: TeacherOptions, batches: BatchOptions, tuples: TupleOptions, losses: Sequence[Choice]
+) -> None:
+    """Refuse two options that both choose the batches, and tuples that no loss uses."""
+    if teacher.neighbors is not None:
+        _refuse_batches(batches, "--neighbors")
+    if tuples.mining == "none":
+        return
+    for option, is_chosen in (
+        ("--neighbors", teacher.neighbors is not None),
+        ("--views", teacher.views > 1),
+    ):
+        if is_chosen:
+            raise UsageError(f"{option} and --mining both choose the batches; leave one out")
+    if not any(uses_tuples(loss, symmetric=teacher.symmetric) for loss in losses):
+        raise UsageError(
+            "no --loss has a use for the negatives of --mining; add one with pairs, such as "
+            "contrastive+, or leave out --mining"
+        )
+
+
+def _check_pairing(teacher: TeacherOptions, losses: Sequence[Choice]) -> None:
+    """Refuse what says who is whose positive where nobody listens."""
+    paired = [loss for loss in losses if has_pairs(loss)]
+    if teacher.positives != "class" and all(loss.alias in SHORT_FORMS for loss in paired):
+        raise UsageError(
+            f"--positives {teacher.positives}: this --loss has its own, or none; leave it out, or "
+            "use --loss contrastive"
+        )
+    if teacher.symmetric and all(map(is_transfer, losses)):
+        raise UsageError("--symmetric says nothing to transfers; leave it out")
