@@ -15,7 +15,6 @@ EXEMPT = {
     "commands",
     "components.py",
     "engine",
-    "files",
     "mixups",
     "models/features.py",
     "models/spec.py",

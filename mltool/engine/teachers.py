@@ -60,8 +60,7 @@ class CachedTeacher:
         paths = shards.expand(text)
         parts = [embeddings.read_header(path) for path in paths]
         first = parts[0]
-        for path, part in zip(paths[1:], parts[1:], strict=True):
-            _check_match(paths[0], first, path, part)
+        shards.check_match(paths, parts, of_equal_pixels=True)
         self.metric, self.space, self.views = first.metric, first.space, first.views
         self.dim = first.vectors.shape[1] // self.views
         self.history = history.merge(*(part.history for part in parts))
@@ -101,7 +100,7 @@ class CachedTeacher:
         """Return the vectors [N, dim] of the image list, not read yet; first views."""
         stored = self._rows * self.views
         is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
-        return self._vectors if is_whole else ConcatenatedRows(self._vectors.parts, stored)
+        return self._vectors if is_whole else ConcatenatedRows(self._vectors.matrices, stored)
 
     def read_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
         """Read the vectors [n, dim] of rows [n] of the image list, on the CPU."""
@@ -177,14 +176,6 @@ def _augmentation(path: str, how: dict) -> tuple[str, int]:
     if not isinstance(augment, str) or not isinstance(seed, int):
         raise InputError(f"{path} does not say how its views were made; embed it again")
     return augment, seed
-
-
-def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) -> None:
-    for what in ("metric", "space", "views", "preprocess"):
-        if getattr(one, what) != getattr(other, what):
-            raise InputError(f"{first} and {second} differ in {what}; embed both in the same way")
-    if one.vectors.shape[1] != other.vectors.shape[1]:
-        raise InputError(f"{first} and {second} differ in dimensions; embed both in the same way")
 
 
 def _as_teacher(inputs: Inputs) -> Inputs:

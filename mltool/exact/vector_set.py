@@ -73,7 +73,7 @@ class VectorSet:
     def view(self, rows: slice) -> "VectorSet":
         """Return consecutive rows, not copied."""
         vectors = self.vectors
-        cut = vectors.part(rows) if isinstance(vectors, ConcatenatedRows) else vectors[rows]
+        cut = vectors.view(rows) if isinstance(vectors, ConcatenatedRows) else vectors[rows]
         return self._replace_vectors(cut, rows)
 
     def take(self, rows: np.ndarray) -> "VectorSet":

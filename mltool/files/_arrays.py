@@ -10,14 +10,14 @@ from mltool.files.names import StringArray
 
 
 def to_bytes_array(texts: np.ndarray | Iterable[str | bytes]) -> np.ndarray:
-    """Texts as numpy bytes ('S') [N], UTF-8. Raises InputError for a NUL inside."""
+    """Convert texts to UTF-8 bytes, 'S' [N]. Raises InputError for a NUL inside."""
     if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
         return texts
     return StringArray.from_texts(texts).to_array()
 
 
 def to_column(column: np.ndarray) -> np.ndarray:
-    """A column as 'S', bool or numbers [N]. Raises InputError for anything else."""
+    """Convert a column to 'S', bool or numbers [N]. Raises InputError for anything else."""
     values = np.asarray(column)
     if values.dtype.kind in "UO" and all(isinstance(value, str | bytes) for value in values.flat):
         return to_bytes_array(values.tolist())
@@ -27,7 +27,7 @@ def to_column(column: np.ndarray) -> np.ndarray:
 
 
 def narrow(array: np.ndarray) -> np.ndarray:
-    """As it is stored: contiguous, little-endian, texts as wide as the longest."""
+    """Return a contiguous, little-endian array, texts as wide as the longest: as files store it."""
     if array.dtype.kind == "S":
         return np.ascontiguousarray(array, f"S{max(1, np.char.str_len(array).max(initial=0))}")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -1,4 +1,4 @@
-"""The columns of an image list between text and numpy: a type by the column's name, or inferred."""
+"""Columns of an image list between text and numpy: typed by their name, or inferred."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,10 +15,11 @@ Reader = Callable[[bytes], bool | float | np.int64]
 
 
 def from_text(key: str, texts: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
-    """Cells ['S', N] as text, bool, int64 or float64 [N]; `where` says where a row stands.
+    """Convert cells ['S', N] to text, bool, int64 or float64 [N].
 
-    Empty cells of known columns are False, NaN, or -1; of others they make the column text.
-    Raises InputError for a cell of a known column that does not fit.
+    `where` gives file and line of a row for messages. An empty cell of a column in `KNOWN` becomes
+    False, NaN or -1; an empty cell of any other column makes the whole column text. Raises
+    InputError for a cell of a column in `KNOWN` that does not fit.
     """
     if key in KNOWN:
         dtype, read, wanted = KNOWN[key]
@@ -39,7 +40,7 @@ def from_text(key: str, texts: np.ndarray, where: Callable[[int], str]) -> np.nd
 
 
 def to_text(column: np.ndarray) -> Iterator[str]:
-    """The cells of a column as `from_text` reads them back."""
+    """Return the cells of a column as `from_text` reads them back."""
     if column.dtype.kind == "S":
         return (cell.decode(errors="surrogateescape") for cell in column.tolist())
     if column.dtype.kind == "b":

@@ -15,7 +15,7 @@ class SparseFile:
         self._pages: dict[int, bytearray] = {}
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """The bytes start..stop."""
+        """Return the bytes start..stop."""
         result = bytearray(max(0, stop - start))
         for number, inside, outside in self._pages_of_range(start, stop):
             if number in self._pages:
@@ -55,10 +55,10 @@ class SparseFile:
         return self.size
 
     def flush(self) -> None:
-        """Nothing waits to be written."""
+        """Return at once: no byte waits to be written."""
 
     def _pages_of_range(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
-        """(page number, slice of the page, slice of the range) for every page touched."""
+        """Yield (page number, slice of the page, slice of the range) for every page touched."""
         for number in range(start // self.PAGE, -(-stop // self.PAGE)):
             base = number * self.PAGE
             first, last = max(start, base), min(stop, base + self.PAGE)

@@ -44,10 +44,10 @@ REMEDIES = {
 
 @contextlib.contextmanager
 def open_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file whose bytes become `path` when the block ends without an error.
+    """Open a binary file whose bytes become `path` when the block ends without an error.
 
-    Until then, and after any failure, the old file is untouched and no temporary stays. The old
-    file's mode is kept; a new file has the mode of the umask. Raises ResourceError.
+    Until then, and after any failure, the old file is untouched and no temporary stays. A file
+    that is replaced passes on its mode; a new one has the mode of the umask. Raises ResourceError.
     """
     with report_errors(path):
         final = resolve_target(path)
@@ -66,7 +66,7 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     finally:
-        with contextlib.suppress(OSError):  # synced, or its failure is on its way already
+        with contextlib.suppress(OSError):  # the data are synced, or an error is raised already
             file.close()
 
 
@@ -90,7 +90,7 @@ def publish(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Non
 
 
 def resolve_target(path: str | os.PathLike[str]) -> Path:
-    """The regular file that `path` stands for, existing or not; symbolic links are followed.
+    """Return the regular file that `path` stands for, existing or not, behind symbolic links.
 
     Raises ResourceError for a folder, a device, a pipe or a socket.
     """
@@ -137,7 +137,8 @@ def refuse_inputs(path: str | os.PathLike[str], inputs: Iterable[str | None]) ->
 def claim(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold `path` for this process alone, from before the work until it is written.
 
-    A claim of a dead process is taken over; temporaries that it left are swept, before and after.
+    The claim of a dead process is taken over. Temporaries of dead writers are swept, before and
+    after the block.
     Raises ResourceError when another process holds it, naming host and process.
     """
     final = resolve_target(path)
@@ -177,7 +178,7 @@ def report_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def as_resource_error(path: str | os.PathLike[str], error: OSError) -> ResourceError:
-    """The ResourceError that tells the user why `path` could not be written, and the remedy."""
+    """Return the ResourceError that says why `path` could not be written, and the remedy."""
     reason = error.strerror or str(error)
     remedy = REMEDIES.get(error.errno or 0, "choose another place")
     return ResourceError(f"cannot write {os.fspath(path)}: {reason}; {remedy}")
@@ -230,7 +231,7 @@ def _remove_if_stale(temporary: Path) -> None:
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
-    """True when the lock is ours, False when another writer holds it or nobody can tell."""
+    """Lock a file; return False if another writer holds it, or the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:  # held, or a file system without locks

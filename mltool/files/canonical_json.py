@@ -7,7 +7,10 @@ import numpy as np
 
 
 def to_json(value: object) -> str:
-    """JSON with sorted keys and no spaces; numpy scalars are numbers. NaN is a ValueError."""
+    """Return JSON with sorted keys and no spaces, numpy scalars as numbers.
+
+    Raises ValueError for NaN.
+    """
     return json.dumps(
         value,
         sort_keys=True,
@@ -27,12 +30,12 @@ def from_json(text: str | bytes) -> object:
 
 
 def digest(value: object) -> str:
-    """Hexadecimal sha256 of the JSON of `value`."""
+    """Return the hexadecimal sha256 of the JSON of `value`."""
     return hashlib.sha256(to_json(value).encode()).hexdigest()
 
 
 def differences(then: object, now: object, name: str = "") -> list[str]:
-    """`name: then -> now` for every part in which two nested JSON values differ."""
+    """List `name: then -> now` for every part in which two nested JSON values differ."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = sorted(then.keys() | now.keys())
         parts = [

@@ -1,4 +1,4 @@
-"""Matrices in several places, such as the maps of shards, read as one without being copied."""
+"""Several matrices, such as the maps of shards, read as one without a copy."""
 
 import mmap
 from collections.abc import Sequence
@@ -7,30 +7,32 @@ import numpy as np
 
 
 class ConcatenatedRows:
-    """Matrices [n, D] one below the other: as much of an array as readers of rows need.
+    """Matrices [n, D] one below the other, with as much of an array's interface as readers use.
 
-    With `rows` [N], row n is row rows[n] of what is stacked. Rows come as arrays: without `rows`, a
-    slice that lies in one part is a view of it; all else is a copy.
+    With `rows` [N], row n is row rows[n] of the concatenation. Indexing gives an array: a view if,
+    without `rows`, the slice lies in one matrix, else a copy.
     """
 
     ndim = 2
 
     def __init__(
-        self, parts: "Sequence[np.ndarray | ConcatenatedRows]", rows: np.ndarray | None = None
+        self, matrices: "Sequence[np.ndarray | ConcatenatedRows]", rows: np.ndarray | None = None
     ) -> None:
-        """Of `parts`, at least one, of the same width, in order. Raises ValueError otherwise."""
-        if len({part.shape[1] for part in parts}) != 1:
-            raise ValueError(f"parts of different widths: {[part.shape for part in parts]}")
-        self.parts: list[np.ndarray] = []
+        """Concatenate at least one matrix, all of one width. Raises ValueError otherwise."""
+        if len({matrix.shape[1] for matrix in matrices}) != 1:
+            raise ValueError(
+                f"matrices of different widths: {[matrix.shape for matrix in matrices]}"
+            )
+        self.matrices: list[np.ndarray] = []
         self.rows: np.ndarray | None = rows
-        for part in parts:
-            if isinstance(part, ConcatenatedRows) and part.rows is not None:
-                raise ValueError("a part whose rows are in another order")
-            self.parts += part.parts if isinstance(part, ConcatenatedRows) else [part]
-        self.starts = np.cumsum([0, *map(len, self.parts)])
+        for matrix in matrices:
+            if isinstance(matrix, ConcatenatedRows) and matrix.rows is not None:
+                raise ValueError("a matrix whose rows are in another order")
+            self.matrices += matrix.matrices if isinstance(matrix, ConcatenatedRows) else [matrix]
+        self.starts = np.cumsum([0, *map(len, self.matrices)])
         height = int(self.starts[-1]) if rows is None else len(rows)
-        self.shape: tuple[int, int] = height, self.parts[0].shape[1]
-        self.dtype = np.result_type(*self.parts)
+        self.shape: tuple[int, int] = height, self.matrices[0].shape[1]
+        self.dtype = np.result_type(*self.matrices)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,15 +42,15 @@ class ConcatenatedRows:
             start, stop, step = rows.indices(len(self))
             if step != 1 or self.rows is not None:
                 return self[np.arange(start, stop, step)]
-            found = [part.astype(self.dtype, copy=False) for part in self._cut(start, stop)]
-            return found[0] if len(found) == 1 else np.concatenate(found)
+            views = [view.astype(self.dtype, copy=False) for view in self._cut(start, stop)]
+            return views[0] if len(views) == 1 else np.concatenate(views)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         rows = rows if self.rows is None else self.rows[rows]
         result = np.empty((len(rows), self.shape[1]), self.dtype)
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(owner):
-            mine = owner == number
-            result[mine] = self.parts[number][rows[mine] - self.starts[number]]
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(numbers):
+            inside = numbers == number
+            result[inside] = self.matrices[number][rows[inside] - self.starts[number]]
         return result
 
     def __array__(
@@ -56,28 +58,28 @@ class ConcatenatedRows:
     ) -> np.ndarray:
         if copy is False:
             raise ValueError("several matrices cannot become one without a copy")
-        whole = np.concatenate(self.parts) if self.rows is None else self[:]
+        whole = np.concatenate(self.matrices) if self.rows is None else self[:]
         return whole.astype(dtype or self.dtype, copy=False)
 
-    def part(self, rows: slice) -> "ConcatenatedRows":
-        """Consecutive rows, not copied."""
+    def view(self, rows: slice) -> "ConcatenatedRows":
+        """Return consecutive rows without a copy."""
         start, stop, _ = rows.indices(len(self))
         if self.rows is not None:
-            return ConcatenatedRows(self.parts, self.rows[start:stop])
+            return ConcatenatedRows(self.matrices, self.rows[start:stop])
         return ConcatenatedRows(self._cut(start, stop))
 
     def _cut(self, start: int, stop: int) -> list[np.ndarray]:
-        """Views of what lies between two rows, at least one."""
-        pairs = zip(self.starts.tolist(), self.parts, strict=False)
-        cut = [part[max(0, start - at) : max(0, stop - at)] for at, part in pairs]
-        return [part for part in cut if len(part)] or cut[:1]
+        """Return views of the matrices between two rows, at least one view."""
+        pairs = zip(self.starts.tolist(), self.matrices, strict=False)
+        views = [matrix[max(0, start - at) : max(0, stop - at)] for at, matrix in pairs]
+        return [view for view in views if len(view)] or views[:1]
 
 
 def release(vectors: np.ndarray | ConcatenatedRows) -> None:
-    """Give the pages of memory maps back to the system, which keeps them cached as it can."""
-    for part in vectors.parts if isinstance(vectors, ConcatenatedRows) else [vectors]:
-        base: object = part
-        owner = part
+    """Release the pages of memory maps from this process; the system may keep them cached."""
+    for matrix in vectors.matrices if isinstance(vectors, ConcatenatedRows) else [vectors]:
+        base: object = matrix
+        owner = matrix
         while isinstance(base, np.ndarray):
             owner, base = base, base.base
         # a writable map may hold what is not in its file: giving that back would lose it

@@ -1,7 +1,7 @@
 """Crop boxes of an image list: the columns `x_1`, `y_1`, `x_2`, `y_2`.
 
-In pixels of the upright image: the box holds the columns from x_1 to before x_2 and the rows from
-y_1 to before y_2. An image with empty cells (NaN) is not cropped.
+Sides are in pixels of the upright image. A box covers the pixel columns x_1 <= x < x_2 and the
+pixel rows y_1 <= y < y_2. An image with empty cells (NaN) is not cropped.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ COLUMNS = ("x_1", "y_1", "x_2", "y_2")
 
 
 def from_columns(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The boxes [N, 4] float64 of a list's columns; None where it has none.
+    """Return the boxes [N, 4] float64 in a list's columns, None if there are none.
 
-    Raises InputError where sides are missing, infinite or in the wrong order.
+    Raises InputError if sides are missing, infinite or in the wrong order.
     """
     present = [key for key in COLUMNS if key in columns]
     if not present:
@@ -36,9 +36,9 @@ def from_columns(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def crop(pixels: np.ndarray, box: np.ndarray, *, name: str = "the image") -> np.ndarray:
-    """What of the pixels [H, W, 3] lies in the box [4], sides rounded to whole pixels.
+    """Crop pixels [H, W, 3] to a box [4], its sides rounded to whole pixels.
 
-    What lies beyond the border is left out. Raises InputError where nothing is left.
+    The box is cut at the border of the image. Raises InputError if no pixel is left.
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = np.rint(np.clip(box, 0, [width, height] * 2)).astype(int)

@@ -1,4 +1,4 @@
-"""What a file holds, for people and scripts, without reading more than its frame."""
+"""Facts about a file, for people and scripts, without reading its matrix or images."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ Facts = dict[str, object]
 
 
 def read_facts(path: str) -> Facts:
-    """Kind, counts and origin of a file written or readable by mltool. Raises InputError."""
+    """Read kind, counts and origin of a file that mltool wrote or can read. Raises InputError."""
     if os.path.isdir(path):
         return _image_list(path)
     with open_input(path) as file:
@@ -55,7 +55,7 @@ def _hdf5(path: str) -> Facts:
     size = Path(path).stat().st_size
     if kind == embeddings.FORMAT:
         header = embeddings.read_header(path)
-        labels = header.labels[header.labels >= 0]
+        labelled = header.labels[header.labels >= 0]
         return {
             "kind": "embeddings",
             "bytes": size,
@@ -65,8 +65,8 @@ def _hdf5(path: str) -> Facts:
             "dtype": str(header.vectors.dtype),
             "metric": header.metric,
             "normalized": header.normalized,
-            "classes": len(set(labels.tolist())),
-            "unlabelled": len(header) - len(labels),
+            "classes": len(set(labelled.tolist())),
+            "unlabelled": len(header) - len(labelled),
             "columns": sorted(header.columns),
             "space": header.space,
             "teacher_space": header.teacher_space,

@@ -16,7 +16,7 @@ from mltool.errors import InputError
 
 @functools.cache
 def pixels_and_labels() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [1797, 8, 8], white ink on black, and labels int64 [1797] (the digit).
+    """Return pixels uint8 [1797, 8, 8], white ink on black, and labels int64 [1797] (the digit).
 
     Raises InputError when scikit-learn is not installed.
     """
@@ -31,10 +31,10 @@ def pixels_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def name(row: int) -> str:
-    """The name of a digit in image lists."""
+    """Return the name of a digit in image lists."""
     return f"digits/{pixels_and_labels()[1][row]}/{row:04d}"
 
 
 def location(row: int) -> str:
-    """Where an image list says that a digit lies."""
+    """Return the location of a digit in image lists, see `locations`."""
     return f"digits\0{row}"

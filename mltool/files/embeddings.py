@@ -31,7 +31,7 @@ METRICS = ("cosine", "euclidean", "dot")
 class Embeddings:
     """Vectors with names. `Embeddings(names, vectors, labels)` is enough, and lists will do.
 
-    Label texts are numbered and become `label_names`. Raises InputError where lengths, shapes or
+    Label texts are numbered and become `label_names`. Raises InputError if lengths, shapes or
     values do not fit.
     """
 
@@ -82,12 +82,12 @@ class Embeddings:
         Consecutive rows are views; of all others the vectors are copied.
         """
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-            span = slice(int(rows[0]), int(rows[-1]) + 1)
-            vectors = self.vectors
-            whole = vectors.part(span) if isinstance(vectors, ConcatenatedRows) else vectors[span]
-            return self._take(span, whole)
-        return self._take(rows, self.vectors[rows])
+        if not len(rows) or (np.diff(rows) != 1).any():
+            return self._take(rows, self.vectors[rows])
+        span = slice(int(rows[0]), int(rows[-1]) + 1)
+        if isinstance(self.vectors, ConcatenatedRows):
+            return self._take(span, self.vectors.view(span))
+        return self._take(span, self.vectors[span])
 
     def _take(self, rows: np.ndarray | slice, vectors: np.ndarray) -> "Embeddings":
         return replace(
@@ -120,57 +120,58 @@ class Embeddings:
 def read(path: str | os.PathLike[str], *, load: bool = False) -> Embeddings:
     """Read an embeddings file; the vectors are a read-only memory map unless `load`.
 
-    Every value is looked at once. float64 and big-endian vectors are converted to float32. Raises
+    Every value is checked once. float64 and big-endian vectors are converted to float32. Raises
     InputError for a file that is missing, damaged, hostile, foreign or newer, or holds NaN, and
     for one with several views of each image, which only a student can learn from.
     """
-    return _finite(path, map_file(path), load=load)
+    embeddings = map_file(path)
+    _check_finite(path, embeddings)
+    return replace(embeddings, vectors=np.array(embeddings.vectors)) if load else embeddings
 
 
 def map_file(path: str | os.PathLike[str]) -> Embeddings:
-    """Like `read`, but the values of the vectors are not looked at: their user must."""
-    found = read_header(path)
-    if found.views > 1:
+    """Read a file like `read`, but leave it to the caller to check that vectors are finite."""
+    header = read_header(path)
+    if header.views > 1:
         raise InputError(
-            f"{path} holds {found.views} views of each image, for distill --teacher; embed without "
-            "--views for everything else"
+            f"{path} holds {header.views} views of each image, for distill --teacher; embed "
+            "without --views for everything else"
         )
-    return found
+    return header
 
 
-def _finite(path: str | os.PathLike[str], found: Embeddings, *, load: bool) -> Embeddings:
-    for start, block in _iterate_blocks(found.vectors, np.arange(len(found))):
-        broken = _find_not_finite(found.names[start : start + len(block)], block)
+def _check_finite(path: str | os.PathLike[str], embeddings: Embeddings) -> None:
+    for start, block in _iterate_blocks(embeddings.vectors, np.arange(len(embeddings))):
+        broken = _find_not_finite(embeddings.names[start : start + len(block)], block)
         if broken:
             raise InputError(f"{path}: the vector of {broken} is not finite; embed it again")
-        release(found.vectors)
-    return replace(found, vectors=np.array(found.vectors)) if load else found
+        release(embeddings.vectors)
 
 
 def read_header(path: str | os.PathLike[str]) -> Embeddings:
-    """Like `read`, but the values of the vectors are not looked at; any number of views will do."""
+    """Read a file with any number of views; the values of its vectors are not checked."""
     with safe_h5.open_file(path) as file:
-        found = _read(path, file)
-    if found.digest.startswith(sealed.UNFINISHED):
+        header = _read(path, file)
+    if header.digest.startswith(sealed.UNFINISHED):
         raise InputError(f"{path} is not finished; run the command that writes it with --resume")
-    return found
+    return header
 
 
 def read_partial_content(path: str | os.PathLike[str]) -> Content:
-    """What an unfinished file will hold. Raises InputError."""
+    """Return what an unfinished file will hold. Raises InputError."""
     with safe_h5.open_file(path) as file:
         return list_content(path, _read(path, file))
 
 
 def verify(path: str | os.PathLike[str], *, full: bool) -> None:
     """Check that a file is whole; if `full`, also every byte of it. Raises InputError."""
-    found = read_header(path)
+    header = read_header(path)
     if full:
-        _finite(path, found, load=False)
+        _check_finite(path, header)
     with safe_h5.open_file(path) as file:
         _embeddings_layout.check_layout(file)
         if full:
-            _embeddings_layout.check_bytes(file, list_content(path, found))
+            _embeddings_layout.check_bytes(file, list_content(path, header))
 
 
 def write(
@@ -178,8 +179,8 @@ def write(
 ) -> str:
     """Write an embeddings file, whole or not at all, and return its digest.
 
-    Of `keep` [N] bool, only the rows that are true are written. Raises NumericError for a vector
-    that is not finite, InputError for a name that stands twice, ResourceError.
+    With `keep` [N] bool, only rows that are true are written. Raises NumericError for a vector that
+    is not finite, InputError for a repeated name, ResourceError.
     """
     rows = np.arange(len(embeddings)) if keep is None else np.flatnonzero(keep)
     layout = _embeddings_layout.lay_out(list_content(path, _take_header(embeddings, rows)))
@@ -196,7 +197,7 @@ def write(
 
 
 def list_content(path: str | os.PathLike[str], embeddings: Embeddings) -> Content:
-    """What a file at `path` holds of `embeddings`, but the values. Raises InputError."""
+    """List what a file at `path` holds of `embeddings`, but the values. Raises InputError."""
     _check_names(embeddings.names, path)
     arrays = {"names": narrow(embeddings.names), "labels": embeddings.labels}
     arrays["history"] = narrow(to_rows(embeddings.history))
@@ -230,7 +231,7 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
     vectors = safe_h5.map_dataset(matrix) if matrix.dtype.itemsize <= 4 else None
     root = safe_h5.read_attribute(file, "root", "")
     folder = os.path.dirname(os.path.realpath(path))
-    found = Embeddings(
+    embeddings = Embeddings(
         names=safe_h5.read_dataset(file, "names", ndim=1, kinds="S"),
         vectors=safe_h5.read_rows(matrix, 0, len(matrix)) if vectors is None else vectors,
         labels=safe_h5.read_dataset(file, "labels", ndim=1, kinds="iu"),
@@ -249,8 +250,8 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
         history=from_h5(file),
         digest=safe_h5.read_attribute(file, "digest", ""),
     )
-    _check_names(found.names, path)
-    return found
+    _check_names(embeddings.names, path)
+    return embeddings
 
 
 def _label_names(path: str | os.PathLike[str], file: h5py.File) -> tuple[str, ...]:
@@ -290,7 +291,7 @@ def _write_rows(file: BinaryIO, embeddings: Embeddings, rows: np.ndarray) -> Ite
 
 
 def _iterate_blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first position, vectors [BLOCK_ROWS, D] at `rows`, contiguous and little-endian)."""
+    """Yield (first position, vectors [BLOCK_ROWS, D] at `rows`, contiguous, little-endian)."""
     little = vectors.dtype.newbyteorder("<")
     whole = len(rows) == len(vectors)  # then a slice does, and nothing is copied
     for start in range(0, len(rows), BLOCK_ROWS):
@@ -300,6 +301,6 @@ def _iterate_blocks(vectors: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int
 
 
 def _find_not_finite(names: np.ndarray, block: np.ndarray) -> str:
-    """The first names whose vectors are not finite, for a message; "" if there are none."""
+    """Return for a message the first names whose vectors are not finite, "" if all are."""
     finite = np.isfinite(block)
     return "" if finite.all() else examples(names[~finite.all(1)])

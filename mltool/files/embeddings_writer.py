@@ -1,7 +1,7 @@
 """Writing an embeddings file row by row for hours: bounded memory, and every kill survived.
 
-`<path>.partial` is the finished file but for rows and checksums, with its whole space reserved,
-and behind its end the number of rows that are safely on disk.
+`<path>.partial` has the layout and size of the finished file, but no checksums. Behind its end
+stands a counter: the number of rows that are safely on disk.
 """
 
 import os
@@ -114,7 +114,7 @@ class EmbeddingsWriter:
             self.commit()
 
     def skip_mask(self) -> np.ndarray:
-        """[rows_done] bool: which of the rows written so far, in any run, were left out."""
+        """Return which of the rows written so far, in any run, were skipped: [rows_done] bool."""
         return self._skipped[: self.rows_done].copy()
 
     def commit(self) -> None:
@@ -135,7 +135,7 @@ class EmbeddingsWriter:
         return digest
 
     def close(self) -> None:
-        """Save how far it got; the next run with `resume` goes on from there."""
+        """Save the rows written so far; the next run with `resume` continues after them."""
         if self._file >= 0:
             self.commit()
             os.close(self._file)
@@ -165,7 +165,7 @@ class EmbeddingsWriter:
         return os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
 
     def _continue(self) -> tuple[int, int]:
-        """The descriptor of the partial and the rows that it holds."""
+        """Return the descriptor of the partial and the number of rows in it."""
         frame = self._frame
         with atomic.report_errors(self._partial):
             file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
@@ -197,7 +197,7 @@ class EmbeddingsWriter:
         return f"was begun with other settings ({'; '.join(lines[:5])})"
 
     def _seal(self) -> str:
-        """Complete the partial in offset and rename it."""
+        """Fill in the checksums of the partial and give it its final name."""
         blocks = (block for _, block in self._blocks(self.rows_done))
         digest, head = self._layout.seal(_embeddings_layout.hash_blocks(blocks))
         with atomic.report_errors(self._path):
@@ -221,7 +221,7 @@ class EmbeddingsWriter:
             return np.memmap(file, self._content.dtype, "r", start, self._content.shape)
 
     def _blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, vectors [BLOCK_ROWS, D]) of the first `rows` rows in the partial."""
+        """Yield (first row, vectors [BLOCK_ROWS, D]) of the first `rows` rows in the partial."""
         for start in range(0, rows, BLOCK_ROWS):
             count = min(BLOCK_ROWS, rows - start)
             offset = len(self._frame.head) + start * self._row_bytes
@@ -246,7 +246,7 @@ def _counter(rows: int) -> bytes:
 
 
 def _rows_done(behind: bytes) -> int:
-    """The highest intact count among the counters behind a partial, -1 if there is none."""
+    """Return the highest intact counter behind the end of a partial, -1 if there is none."""
     counts = [-1]
     whole = len(behind) // COUNTER.size * COUNTER.size
     for mark, rows, checksum in COUNTER.iter_unpack(behind[:whole]):

@@ -1,8 +1,8 @@
 """Provenance: which steps, with which inputs and settings, made a file.
 
-A history is a tuple of records, inputs before users, each step once. A record holds what decides
-the result and nothing else: no output name, folder, host, time or run-time option, so the same
-work gives the same bytes wherever it is done.
+A history is a tuple of records, one a step, and each step follows the steps that made its inputs.
+A record holds what decides the result and nothing else: no output name, folder, host, time or
+run-time option. The same work thus gives the same bytes on any machine.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def record(
     settings: Mapping[str, object],
     counts: Mapping[str, int],
 ) -> Record:
-    """One step. `inputs` are (option, path, digest); an option without dashes is positional.
+    """Return one step. `inputs` are (option, path, digest); positional options have no dashes.
 
     Of a path only the base name stays. Where the input carries a history, its last step is noted
     as `made_by`, so that a chain of steps can be told from its pieces.
@@ -54,7 +54,7 @@ def record(
 
 
 def merge(*histories: Iterable[Record]) -> History:
-    """Histories joined, each step once, inputs still before users."""
+    """Join histories: each step stands once, after the steps that made its inputs."""
     steps: dict[str, Record] = {}
     for history in histories:
         for step in history:
@@ -63,14 +63,14 @@ def merge(*histories: Iterable[Record]) -> History:
 
 
 def extend(*histories: Iterable[Record], record: Record) -> History:
-    """The histories of the inputs joined, each step once, and `record` as the last."""
+    """Join the histories of the inputs and append `record`."""
     return merge(*histories, [record])
 
 
 def read(path: str | os.PathLike[str]) -> History:
-    """The history in an mltool file or beside a text; () where there is none.
+    """Read the history in an mltool file or beside a text, () if there is none.
 
-    Raises InputError when the file cannot be read.
+    Raises InputError if the file cannot be read.
     """
     start = _start(path)
     if start.startswith(safe_h5.SIGNATURE):
@@ -82,12 +82,12 @@ def read(path: str | os.PathLike[str]) -> History:
 
 
 def read_all(texts: Iterable[str | None]) -> list[History]:
-    """The histories of those texts that are files; others (folders, benchmarks) have none."""
+    """Read the histories of all texts that are files; folders and benchmarks have none."""
     return [read(text) for text in texts if text and os.path.isfile(text)]
 
 
 def list_inputs(option: str, texts: Iterable[str], digest: str) -> list[tuple[str, str, str]]:
-    """Image lists as inputs of a record: an mltool file by its own digest, others by `digest`."""
+    """Return image lists as inputs of a record: HDF5 files by their digest, others by `digest`."""
     return [(option, text, digest_of_file(text) if _is_h5_file(text) else digest) for text in texts]
 
 
@@ -96,7 +96,7 @@ def _is_h5_file(text: str) -> bool:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """The digest stored in an mltool file, else the sha256 of the bytes. Raises InputError."""
+    """Return the digest in an mltool file, else the sha256 of the bytes. Raises InputError."""
     start, stored = _start(path), ""
     if start.startswith(safe_h5.SIGNATURE):
         with safe_h5.open_file(path) as file:
@@ -108,7 +108,7 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 
 
 def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> None:
-    """Write `<path>.history.json` for the text file `path` as it is now. Raises ResourceError."""
+    """Write `<path>.history.json` for the present text in `path`. Raises ResourceError."""
     content = {
         "format": SIDECAR_FORMAT,
         "format_version": SIDECAR_VERSION,
@@ -119,9 +119,9 @@ def write_sidecar(path: str | os.PathLike[str], history: Iterable[Record]) -> No
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> History:
-    """The history beside the text file `path`, () if there is none.
+    """Read the history beside the text file `path`, () if there is none.
 
-    A text that is not the one described is told by a warning. Raises InputError.
+    Warns if the text was edited since the history was written. Raises InputError.
     """
     beside = sidecar(path)
     if not beside.exists():
@@ -132,26 +132,28 @@ def read_sidecar(path: str | os.PathLike[str]) -> History:
 
 
 def is_edited(path: str | os.PathLike[str]) -> bool:
-    """Whether the text file `path` differs from what its sidecar describes. Raises InputError."""
+    """Return whether the text in `path` differs from the one its sidecar describes.
+
+    Raises InputError.
+    """
     return _read_beside(sidecar(path)).get("sha256") != _sha256(path)
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
-    """Where the history of the text file `path` lies."""
+    """Return the path of the history of the text file `path`."""
     return Path(os.fspath(path) + SIDECAR)
 
 
 def to_rows(history: Iterable[Record]) -> np.ndarray:
-    """The history as dataset `/history` of an HDF5 file: a JSON text a step, 'S' [steps].
+    """Return the history as dataset `/history` of an HDF5 file: a JSON text a step, 'S' [steps].
 
-    A dataset, because an attribute ends at 64 KB unless it is of variable length, which is not
-    safe to read.
+    An attribute would end at 64 KB, or have a variable length, which is not safe to read.
     """
     return np.array([canonical_json.to_json(step).encode() for step in history], "S")
 
 
 def from_h5(file: h5py.File) -> History:
-    """The history in an HDF5 file, () if there is none. Raises InputError."""
+    """Read the history in an HDF5 file, () if there is none. Raises InputError."""
     if not safe_h5.has_object(file, "history"):
         return ()
     rows = safe_h5.read_dataset(file, "history", ndim=1, kinds="S").tolist()
@@ -164,14 +166,14 @@ def from_h5(file: h5py.File) -> History:
 
 
 def check(steps: object, path: str | os.PathLike[str]) -> History:
-    """`steps`, parsed from file `path`, as a history. Raises InputError if they are none."""
+    """Return `steps`, parsed from file `path`, as a history. Raises InputError if they are none."""
     if not isinstance(steps, list) or not all(_is_record(step) for step in steps):
         raise InputError(f"the history in {path} is not a list of steps; make the file again")
     return tuple(steps)
 
 
 def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
-    """The commands that made a file, one a step; the last one writes to `output`."""
+    """Return the commands that made a file, one a step; the last one writes to `output`."""
     steps = list(history)
     names = {
         str(item["made_by"]): str(item["name"])

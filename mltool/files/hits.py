@@ -26,28 +26,29 @@ FIELDS = {
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The nearest gallery rows of every query, best first; an empty name where there are none."""
+    """The nearest gallery rows of every query, best first; empty names fill short rows."""
 
     query_names: np.ndarray  # [Q] 'S'
     names: np.ndarray  # [Q, k] 'S'
-    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf where there is no name
+    scores: np.ndarray  # [Q, k] float64, larger = closer, -inf for an empty name
 
     @classmethod
     def from_rows(
         cls, query_names: np.ndarray, names: np.ndarray, rows: np.ndarray, scores: np.ndarray
     ) -> "Hits":
-        """From gallery `rows` [Q, k] (-1 = none) into the gallery's `names` [N]."""
-        known = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
-        return cls(query_names, known[rows], np.where(rows >= 0, scores, -np.inf))
+        """Make hits of gallery `rows` [Q, k] (-1 = none), whose names are in `names` [N]."""
+        # row -1 picks the empty name at the end
+        padded = np.append(names, np.array([b""], names.dtype)) if len(names) else np.array([b""])
+        return cls(query_names, padded[rows], np.where(rows >= 0, scores, -np.inf))
 
     def drop_below(self, score: float) -> "Hits":
-        """Without the hits below `score`."""
+        """Return the hits without those below `score`."""
         kept = self.scores >= score
         names = np.where(kept, self.names, np.array(b"", self.names.dtype))
         return Hits(self.query_names, names, np.where(kept, self.scores, -np.inf))
 
     def rows(self) -> Iterator[tuple[str, int, str, float]]:
-        """(query, rank from 1, name, score) of every hit."""
+        """Yield (query, rank from 1, name, score) of every hit."""
         for query, names, scores in zip(self.query_names, self.names, self.scores, strict=True):
             for rank, (name, score) in enumerate(zip(names.tolist(), scores, strict=True), 1):
                 if name:
@@ -55,27 +56,27 @@ class Hits:
 
 
 def as_text(hits: Hits, most: int = 20) -> str:
-    """A table for a terminal: the hits of the first queries; names are made safe to print."""
+    """Return a table for a terminal: the hits of the first queries, names escaped."""
     lines = []
     for number, query in enumerate(hits.query_names[:most].tolist()):
         lines.append(escape(query.decode()))
         one = Hits(hits.query_names[number : number + 1], *_row(hits, number))
-        found = [f"{rank:>5}  {score:8.4f}  {escape(name)}" for _, rank, name, score in one.rows()]
-        lines += found or ["       (none)"]
+        shown = [f"{rank:>5}  {score:8.4f}  {escape(name)}" for _, rank, name, score in one.rows()]
+        lines += shown or ["       (none)"]
     if len(hits.query_names) > most:
         lines.append(f"... and {len(hits.query_names) - most:,} queries more; -o FILE keeps all")
     return "\n".join(lines)
 
 
 def as_tsv(hits: Hits) -> Iterator[str]:
-    """A header and one line a hit: query, rank, name, score."""
+    """Yield a header and one line a hit: query, rank, name, score."""
     yield "query\trank\tname\tscore"
     for query, rank, name, score in hits.rows():
         yield f"{_field(query)}\t{rank}\t{_field(name)}\t{score:.9g}"
 
 
 def as_run(hits: Hits) -> Iterator[str]:
-    """A TREC run: query Q0 document rank score tag; spaces in names are percent-encoded.
+    """Yield a TREC run: query Q0 document rank score tag; spaces in names are percent-encoded.
 
     trec_eval orders by score alone and prints what it reads; scores have 17 digits.
     """

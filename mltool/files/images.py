@@ -1,4 +1,4 @@
-"""Image bytes to pixels: what every loader does first, and the first thing to meet odd files.
+"""Decode image files of unknown origin to pixels.
 
 Pillow alone would turn 16-bit greys to two levels, leave photos lying on their side, run
 Ghostscript for a PostScript file and only warn of a decompression bomb.
@@ -21,7 +21,7 @@ from mltool.files.reading import open_input
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**30 // 6  # about 179 million: half a gigabyte as RGB
 MAX_BYTES = 2**31  # of the file; no image below the pixel cap needs more
-OVERSAMPLING = 2  # a JPEG is shrunk by its decoder to no less than this times what is needed
+OVERSAMPLING = 2  # a JPEG is decoded at no less than this times the pixels that are needed
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's bomb check only warns below twice its limit; ours follows
 # Pillow warns of damaged metadata without naming the file; the pixels are not concerned
@@ -40,7 +40,7 @@ ORIENTATION = 0x0112
 
 
 def load(location: str, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image of a manifest's path: uint8 [H, W, 3].
+    """Load the image at a location of a manifest: uint8 [H, W, 3].
 
     With `at_least` a JPEG may come smaller, its shorter side no less than twice that many pixels.
     Raises InputError naming the file.
@@ -53,7 +53,7 @@ def load(location: str, *, at_least: int | None = None, max_pixels: int = MAX_PI
 
 
 def read_bytes(location: str) -> bytes:
-    """The encoded image of a manifest's path; a digit is encoded as PNG. Raises InputError."""
+    """Read the encoded image at a location; a digit is encoded as PNG. Raises InputError."""
     source, _, row = location.partition("\0")
     if row and source == "digits":
         encoded = io.BytesIO()
@@ -74,10 +74,10 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     name: str = "the image",
 ) -> np.ndarray:
-    """Encoded bytes to upright RGB pixels: uint8 [H, W, 3], a new array.
+    """Decode bytes to upright RGB pixels: uint8 [H, W, 3], a new array.
 
-    Transparency is laid on white, 16-bit and floating-point greys are scaled to 8 bits, of an
-    animation the first frame is taken. Raises InputError for whatever cannot be decoded whole.
+    Transparent pixels are laid on white, 16-bit and floating-point greys are scaled to 8 bits, and
+    an animation gives its first frame. Raises InputError for bytes that cannot be decoded whole.
     """
     if not data:
         raise InputError(f"cannot decode {name}: it is empty")
@@ -121,7 +121,10 @@ def _open_pack(path: str) -> Callable[[int], bytes]:
 
 
 def _read_turn(image: Image.Image) -> Image.Transpose | None:
-    """To be asked after loading: Pillow turns TIFFs upright itself then and drops the tag."""
+    """Return the transpose that turns a loaded image upright, None for an upright one.
+
+    Before loading the answer would be wrong: loading a TIFF turns it and drops the tag.
+    """
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged metadata does not make a damaged image
@@ -138,10 +141,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> np.ndarray:
-    """A grey image of more than 8 bits as uint8 [H, W].
+    """Scale a grey image of more than 8 bits to uint8 [H, W].
 
-    16 bits are divided by 257. Wider integers and floats say nothing of their range: the first of
-    0..1 (floats), 0..255, 0..65535 that holds all values is taken, else that of the values.
+    16-bit values are divided by 257. Wider integers and floats have no declared range: the scale is
+    the first of 0..1 (floats only), 0..255, 0..65535 that contains all values, else min..max.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):

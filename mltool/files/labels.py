@@ -19,12 +19,12 @@ class Labelled(Protocol):
 
 
 def number_labels(texts: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Label texts ['S', N] to (labels int64 [N], label names); an empty text is "unknown".
+    """Number label texts ['S', N]: labels int64 [N] and label names; an empty text becomes -1.
 
-    Classes are in text order, or by number where all are whole numbers, as users count them.
+    Classes are in text order, or in order of number if all texts are whole numbers.
     """
-    found, labels = np.unique(texts, return_inverse=True)
-    names = [name.decode() for name in found.tolist()]
+    unique, labels = np.unique(texts, return_inverse=True)
+    names = [name.decode() for name in unique.tolist()]
     if names and not names[0]:
         names, labels = names[1:], labels - 1
     if all(re.fullmatch(r"-?(0|[1-9][0-9]*)", name) for name in names):
@@ -37,10 +37,10 @@ def number_labels(texts: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def join_labels(
     parts: Sequence[Labelled], sources: Sequence[str] = ()
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels of all parts, one after the other, and their common label names.
+    """Join the labels of all parts [sum of N] and their label names.
 
-    A part without any label fits all others. Raises InputError where others mix texts and bare
-    numbers; `sources` name the parts in it.
+    A part without any label fits all others. Raises InputError if some parts have label names and
+    others only numbers; `sources` name the parts in that message.
     """
     labelled = [i for i, part in enumerate(parts) if (part.labels >= 0).any()]
     named = [i for i in labelled if parts[i].label_names]

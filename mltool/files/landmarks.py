@@ -30,12 +30,12 @@ class GroundTruth:
 
     queries: np.ndarray  # [Q] 'S', stems of the queries' images
     gallery: np.ndarray  # [N] 'S', stems of the gallery's images
-    boxes: np.ndarray  # [Q, 4] float64 x_1, y_1, x_2, y_2 of the queries, NaN where not given
+    boxes: np.ndarray  # [Q, 4] float64 x_1, y_1, x_2, y_2 of the queries, NaN if not in the file
     answers: tuple[Answer, ...]  # to each query
 
 
 def read(path: str) -> GroundTruth:
-    """The ground truth in a `.json` or else a pickle, of which nothing is run.
+    """Read the ground truth in a `.json` file, else in a pickle, without running the pickle.
 
     Raises InputError for a file that is missing, damaged, hostile or holds something else.
     """
@@ -50,21 +50,23 @@ def read(path: str) -> GroundTruth:
             f"{source}: gnd tells of {len(answers):,} queries, but qimlist names {len(queries):,}"
         )
     boxes = np.full((len(queries), 4), np.nan)
-    found = []
+    answers_by_kind = []
     for number, answer in enumerate(answers):
         where = f"{source}: gnd of query {number}"
-        given = _fields(answer, KINDS, where)
-        found.append({kind: _rows(given[kind], len(gallery), f"{where}: {kind}") for kind in KINDS})
-        judged = np.concatenate(list(found[-1].values()))
+        answer_fields = _fields(answer, KINDS, where)
+        answers_by_kind.append(
+            {kind: _rows(answer_fields[kind], len(gallery), f"{where}: {kind}") for kind in KINDS}
+        )
+        judged = np.concatenate(list(answers_by_kind[-1].values()))
         if len(np.unique(judged)) < len(judged):
             raise InputError(f"{where}: an image stands more than once in {', '.join(KINDS)}")
-        if "bbx" in given:
-            boxes[number] = _box(given["bbx"], where)
-    return GroundTruth(queries, gallery, boxes, tuple(found))
+        if "bbx" in answer_fields:
+            boxes[number] = _box(answer_fields["bbx"], where)
+    return GroundTruth(queries, gallery, boxes, tuple(answers_by_kind))
 
 
 def stem(name: bytes) -> bytes:
-    """The file's name alone, without an image's suffix."""
+    """Return the name of a file without folders and without the suffix of an image."""
     base = name.rpartition(b"/")[2]
     ending = next((end for end in SUFFIXES if base.lower().endswith(end)), b"")
     return base[: len(base) - len(ending)]
@@ -100,9 +102,9 @@ def _stems(value: object, source: str) -> np.ndarray:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{source} is no list of names; fetch it again")
     texts = [cast(str, name).encode(errors="replace") for name in names]
-    found = StringArray.from_texts(map(stem, texts)).to_array()
-    check_unique(found, source)
-    return found
+    stems = StringArray.from_texts(map(stem, texts)).to_array()
+    check_unique(stems, source)
+    return stems
 
 
 def _rows(value: object, count: int, source: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Where an image's bytes lie: how a manifest says it, and how a text file says it.
+"""Locations of images, in the memory of a manifest and in a text file.
 
-In memory: a file's absolute path, `PACK.h5\\0ROW`, or `digits\\0ROW`. In a text: a path, absolute
-or relative to the text's folder, or `PACK.h5::NAME`, or `digits::NAME`; by name, so that a pack
-may be written again in another order.
+In memory a location is the absolute path of a file, `PACK.h5\\0ROW`, or `digits\\0ROW`. In a text
+it is a path, absolute or relative to the folder of the text, `PACK.h5::NAME`, or `digits::NAME`:
+with the name, so that a pack may be written again in another order.
 """
 
 import functools
@@ -21,15 +21,15 @@ DIGITS = "digits"
 
 
 def describe(location: str) -> str:
-    """A location for a message."""
+    """Return a location as text for a message."""
     source, _, row = location.partition("\0")
     return escape(f"{source} row {row}" if row else source)
 
 
 def resolve(texts: Sequence[str], folder: str) -> list[str]:
-    """The locations that the texts of a file in `folder` (absolute) stand for.
+    """Return the locations that the texts of a file in `folder` (absolute) stand for.
 
-    Raises InputError when an image is not in the pack that is named.
+    Raises InputError if an image is not in the pack that its text names.
     """
     locations = [os.path.join(folder, text) for text in texts]
     inside: dict[str, list[int]] = defaultdict(list)
@@ -39,21 +39,21 @@ def resolve(texts: Sequence[str], folder: str) -> list[str]:
     for source, rows in inside.items():
         members = np.array([member_of(texts[row]).encode() for row in rows])
         path = source if source == DIGITS else os.path.join(folder, source)
-        found = find(_names_in(path), members)
-        if (found < 0).any():
-            raise InputError(f"{escape(path)} holds no {examples(members[found < 0])}")
-        for row, row_in_pack in zip(rows, found.tolist(), strict=True):
+        rows_in_pack = find(_names_in(path), members)
+        if (rows_in_pack < 0).any():
+            raise InputError(f"{escape(path)} holds no {examples(members[rows_in_pack < 0])}")
+        for row, row_in_pack in zip(rows, rows_in_pack.tolist(), strict=True):
             locations[row] = f"{path}\0{row_in_pack}"
     return locations
 
 
 def member_of(text: str) -> str:
-    """The name of an image inside a pack, for a text that holds `::`."""
+    """Return the name of an image inside a pack, from a text with `::`."""
     return text.partition(INSIDE)[2]
 
 
 def to_texts(paths: Iterable[str], folder: str) -> Iterator[str]:
-    """The locations as a text file in `folder` says them, relative to it."""
+    """Yield the text of each location for a file in `folder`, relative to `folder`."""
 
     @functools.lru_cache(maxsize=1024)
     def relative(path: str) -> str:
@@ -73,22 +73,23 @@ def to_texts(paths: Iterable[str], folder: str) -> Iterator[str]:
 
 
 def locate(root: str, names: np.ndarray) -> StringArray:
-    """The locations of the images `names` ['S', N] of a root: a folder, a pack or `digits`.
+    """Return the locations of images `names` ['S', N] in a root: a folder, a pack or `digits`.
 
-    A name that is an absolute path stands for itself. Raises InputError for one not in the pack.
+    A name that is an absolute path is its own location. Raises InputError for a name that is not in
+    the pack.
     """
     if root != DIGITS and not os.path.isfile(root):
         prefix = os.fsencode(root) + b"/"
         paths = (name if name.startswith(b"/") else prefix + name for name in names.tolist())
         return StringArray.from_texts(paths)
-    found = find(_names_in(root), names)
-    if (found < 0).any():
-        raise InputError(f"{escape(root)} holds no {examples(names[found < 0])}")
-    return StringArray.from_texts(f"{root}\0{row}" for row in found.tolist())
+    rows_in_pack = find(_names_in(root), names)
+    if (rows_in_pack < 0).any():
+        raise InputError(f"{escape(root)} holds no {examples(names[rows_in_pack < 0])}")
+    return StringArray.from_texts(f"{root}\0{row}" for row in rows_in_pack.tolist())
 
 
 def are_digits(names: np.ndarray) -> bool:
-    """Whether all names ['S', N] are those of scikit-learn's digits."""
+    """Return whether all names ['S', N] are names of scikit-learn's digits."""
     start = f"{DIGITS}/".encode()
     if not len(names) or not names[0].startswith(start):
         return False
@@ -96,7 +97,7 @@ def are_digits(names: np.ndarray) -> bool:
 
 
 def root_of(names: np.ndarray, paths: StringArray) -> str:
-    """The folder or pack from which `locate` finds all these images again, "" if there is none."""
+    """Return the folder or pack in which `locate` finds all these images, "" if there is none."""
     source, _, row = paths[0].partition("\0")
     if not row:
         name = os.fsdecode(names[0])
@@ -111,7 +112,7 @@ def root_of(names: np.ndarray, paths: StringArray) -> str:
 
 
 def path_column(names: np.ndarray, paths: StringArray, folder: str) -> dict[str, np.ndarray]:
-    """A column `path` for a file in `folder`, if names and root alone do not find the images."""
+    """Return a column `path` for a file in `folder`, if names and root do not locate the images."""
     if root_of(names, paths) or are_digits(names):
         return {}
     return {"path": StringArray.from_texts(to_texts(paths, folder)).to_array()}

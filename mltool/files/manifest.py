@@ -69,7 +69,7 @@ class Manifest:
         return len(self.names)
 
     def take(self, rows: np.ndarray) -> "Manifest":
-        """The images at `rows`: integers [M], or a mask [N]; pairs stay if both images do."""
+        """Return the images at `rows`: integers [M] or a mask [N]; pairs stay if both images do."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         columns = {key: column[rows] for key, column in self.columns.items()}
         return replace(
@@ -84,13 +84,13 @@ class Manifest:
     def _pairs_among(self, rows: np.ndarray) -> np.ndarray | None:
         if self.pairs is None:
             return None
-        place = np.full(len(self), -1)
-        place[rows] = np.arange(len(rows))
-        pairs = place[self.pairs]
+        new_row = np.full(len(self), -1)
+        new_row[rows] = np.arange(len(rows))
+        pairs = new_row[self.pairs]
         return pairs[(pairs >= 0).all(1)]
 
     def compact(self) -> "Manifest":
-        """Without the classes that no image has; the others keep their order."""
+        """Return the list without the classes of no image; all others keep their order."""
         present = np.unique(self.labels[self.labels >= 0])
         renumbered = np.searchsorted(present, self.labels)
         return replace(
@@ -100,10 +100,10 @@ class Manifest:
         )
 
     def digest(self) -> str:
-        """Hex sha256 over name, NUL, label text, NUL of every image, sorted by name.
+        """Return the hex sha256 over name, NUL, label text, NUL of every image, sorted by name.
 
-        Weights and crop boxes that change something follow, and declared pairs as the ranks of
-        their names: they decide what is learned.
+        Weights and crop boxes that are not neutral follow, then declared pairs as the ranks of
+        their names: all of these decide what is learned.
         """
         texts = [name.encode() for name in (*self.label_names, "")]  # -1 picks the last
         order = np.argsort(self.names, kind="stable")
@@ -123,16 +123,18 @@ class Manifest:
         return total.hexdigest()
 
     def summary(self) -> Summary:
-        """Counts of images, classes and images per class."""
-        known = self.labels[self.labels >= 0]
-        sizes = np.unique(known, return_counts=True)[1] if len(known) else np.zeros(1, np.int64)
+        """Count images, classes and images per class."""
+        labelled = self.labels[self.labels >= 0]
+        sizes = (
+            np.unique(labelled, return_counts=True)[1] if len(labelled) else np.zeros(1, np.int64)
+        )
         return Summary(
             images=len(self),
-            classes=len(sizes) if len(known) else 0,
+            classes=len(sizes) if len(labelled) else 0,
             smallest=int(sizes.min()),
             median=float(np.median(sizes)),
             largest=int(sizes.max()),
-            unlabelled=len(self) - len(known),
+            unlabelled=len(self) - len(labelled),
             pairs=0 if self.pairs is None else len(self.pairs),
         )
 

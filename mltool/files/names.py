@@ -36,7 +36,7 @@ class StringArray:
 
     @classmethod
     def join(cls, parts: Sequence["StringArray"]) -> "StringArray":
-        """All strings of `parts`, in order."""
+        """Concatenate arrays of strings."""
         lengths = [np.diff(part.offsets) for part in parts]
         return cls(np.concatenate([part.data for part in parts]), _offsets(np.concatenate(lengths)))
 
@@ -56,7 +56,7 @@ class StringArray:
                 yield fsdecode(data[start:stop])
 
     def take(self, rows: np.ndarray) -> "StringArray":
-        """The strings at `rows`, integers [M]."""
+        """Return the strings at `rows`, integers [M]."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = _offsets(lengths)
@@ -68,7 +68,7 @@ class StringArray:
         return StringArray(data, ends)
 
     def to_array(self) -> np.ndarray:
-        """The strings as one numpy 'S' array [N]. Raises InputError where one holds a NUL byte."""
+        """Return the strings as one numpy 'S' array [N]. Raises InputError for a NUL byte."""
         if not self.data.all():
             raise InputError("a name holds a NUL byte, which no file name can; rename it")
         lengths = np.diff(self.offsets)
@@ -81,18 +81,18 @@ class StringArray:
 
 
 def utf8_name(raw: bytes) -> bytes:
-    """A file name as UTF-8: bytes that are not UTF-8 become `%XX`."""
+    """Return a file name as UTF-8: bytes that are not UTF-8 become `%XX`."""
     try:
         raw.decode()
     except UnicodeDecodeError:
         text = raw.decode(errors="surrogateescape")
-        escaped = re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
+        escaped = re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
         return escaped.encode()
     return raw
 
 
 def check_unique(names: np.ndarray, source: str) -> None:
-    """Raise InputError with examples where a name stands twice. `names` ['S', N]."""
+    """Raise InputError with examples if one of the names ['S', N] is repeated."""
     ordered = np.sort(names)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if len(twice):
@@ -103,7 +103,7 @@ def check_unique(names: np.ndarray, source: str) -> None:
 
 
 def find(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The row of each wanted name ['S', M] in `names` ['S', N]: int64 [M], -1 where it is not."""
+    """Return the row of each wanted name ['S', M] in `names` ['S', N]: int64 [M], -1 for none."""
     if not len(names):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(names, kind="stable")
@@ -113,7 +113,7 @@ def find(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def examples(names: np.ndarray, count: int = 3) -> str:
-    """The first few names ['S', N] for a message."""
+    """Return the first few names ['S', N] for a message."""
     shown = ", ".join(escape(name.decode(errors="replace")) for name in names[:count].tolist())
     return f"{shown}, ..." if len(names) > count else shown
 

@@ -39,7 +39,7 @@ ReadRow = Callable[[int], bytes]
 
 
 def read(path: Path) -> Manifest:
-    """The image list of a pack. Raises InputError when it is damaged, foreign or newer."""
+    """Read the image list of a pack. Raises InputError for a damaged, foreign or newer pack."""
     path = os.path.abspath(path)
     with safe_h5.open_file(path) as file:
         arrays = _read_arrays(file)
@@ -57,16 +57,16 @@ def read(path: Path) -> Manifest:
 
 
 def read_names(path: Path) -> np.ndarray:
-    """The names ['S', N] in a pack, in its order. Raises InputError."""
+    """Read the names ['S', N] in a pack, in its order. Raises InputError."""
     with safe_h5.open_file(path) as file:
         return _read_arrays(file)["names"]
 
 
 def open_bytes(path: Path) -> ReadRow:
-    """A function from row to encoded image, which forked processes may use at the same time.
+    """Return a function from row to encoded image, which forked processes may share.
 
-    It keeps to the file as it is now, even if another takes its name. Raises InputError, and so
-    does the function.
+    The function reads the file that is opened now, even if another file takes its name later.
+    Raises InputError, and so does the function.
     """
     with safe_h5.open_file(path) as file:
         images, offsets = _open_images(file)
@@ -138,7 +138,7 @@ def _check_bytes(path: Path, file: h5py.File, arrays: dict[str, np.ndarray]) -> 
 
 
 def _open_images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
-    """The unread images of a checked pack, and where in them each begins and ends [N + 1]."""
+    """Return the images of a checked pack, unread, and the offsets of each in them [N + 1]."""
     safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
     images = safe_h5.open_dataset(file, IMAGES, ndim=1, kinds="u")
     offsets = safe_h5.read_dataset(file, "offsets", ndim=1, kinds="i")
@@ -149,7 +149,7 @@ def _open_images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
 
 
 def _read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
-    """All datasets but the images, checked against each other."""
+    """Read all datasets but the images, and check them against each other."""
     _, offsets = _open_images(file)
     arrays = sealed.read_arrays(file, FIELDS)
     lengths = {key: len(array) - (key == "offsets") for key, array in arrays.items()}

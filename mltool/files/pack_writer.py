@@ -25,7 +25,7 @@ AHEAD = 16  # images that each worker may be ahead of the one that is written
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What became of the images."""
+    """Digest and counts of a pack that was written."""
 
     digest: str
     images: int
@@ -109,7 +109,7 @@ def _list_attributes(path: str | os.PathLike[str], manifest: Manifest) -> dict[s
 def _encode_images(
     paths: StringArray, size: int | None, quality: int, workers: int
 ) -> Iterator[bytes | InputError]:
-    """The bytes to store of every image in order, or what is wrong with it."""
+    """Yield for every image in order the bytes to store, or the error of a bad image."""
 
     def encode(row: int) -> bytes | InputError:
         try:

@@ -1,4 +1,4 @@
-"""Opening inputs: what is not a readable regular file is said before any library meets it."""
+"""Open inputs: a path that is no readable regular file is refused before any library reads it."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from mltool.errors import InputError
 
 @contextlib.contextmanager
 def open_input(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """The regular file `path`, for reading bytes; a pipe or device is refused, never waited for.
+    """Open the regular file `path` for reading bytes, without waiting for a pipe or device.
 
-    Raises InputError when it is missing, unreadable or not a regular file, and for errors of
-    reading it inside the block.
+    Raises InputError if the file is missing, unreadable or not regular, and for errors of reading
+    inside the block.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
@@ -26,7 +26,7 @@ def open_input(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
 
 
 def as_input_error(path: str | os.PathLike[str], error: OSError) -> InputError:
-    """The InputError that tells the user why `path` could not be read."""
+    """Return the InputError that says why `path` could not be read."""
     reason = error.strerror or str(error)
     return InputError(f"cannot read {os.fspath(path)}: {reason}; check the path and its rights")
 

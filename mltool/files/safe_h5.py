@@ -1,7 +1,7 @@
-"""The one place where HDF5 bytes of unknown origin are read.
+"""Read HDF5 files of unknown origin; no other module does.
 
 HDF5 can make a file read other files (external links and storage, virtual datasets) and declare
-more data than there is. Here only hard links are followed, only plain datasets with known filters
+more data than they hold. Here only hard links are followed, only plain datasets with known filters
 are read, and sizes are checked against the stored bytes and a cap before anything is allocated.
 """
 
@@ -31,9 +31,9 @@ Scalar = TypeVar("Scalar", str, int, float, bool)
 
 @contextlib.contextmanager
 def open_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """An HDF5 file, read-only and without file locks, to be read by the functions below.
+    """Open an HDF5 file, read-only and without file locks, for the functions below.
 
-    Raises InputError when it is missing, not HDF5, truncated or damaged.
+    Raises InputError if the file is missing, not HDF5, truncated or damaged.
     """
     if not is_hdf5(path):
         raise InputError(f"{path} is not an HDF5 file; name one that mltool wrote")
@@ -44,16 +44,16 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether the file begins as HDF5 does. Raises InputError when it cannot be read."""
+    """Return whether a file begins as HDF5 does. Raises InputError if it cannot be read."""
     with open_input(path) as file:
         return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 def check_format(file: h5py.File, name: str, version: int) -> None:
     """Raise InputError unless attribute `format` is `name` and the file no newer than `version`."""
-    found = read_attribute(file, "format", "")
-    if found != name:
-        what = f"is an {found} file" if found else "was not written by mltool"
+    actual = read_attribute(file, "format", "")
+    if actual != name:
+        what = f"is an {actual} file" if actual else "was not written by mltool"
         raise InputError(f"{file.filename} {what}, but an {name} file is needed here")
     made = read_attribute(file, "format_version", 1)
     if made > version:
@@ -61,12 +61,12 @@ def check_format(file: h5py.File, name: str, version: int) -> None:
 
 
 def has_object(file: h5py.File, name: str) -> bool:
-    """Whether there is an object `name` (`a/b`). Raises InputError if a link leads to it."""
+    """Return whether there is an object `name` (`a/b`). Raises InputError if it is a link."""
     return _find(file, name) is not None
 
 
 def list_children(file: h5py.File, name: str) -> list[str]:
-    """The sorted names in group `name`, none if there is no such group. Raises InputError."""
+    """List the sorted names in group `name`, none if there is no group. Raises InputError."""
     group = _find(file, name)
     if group is None:
         return []
@@ -86,71 +86,74 @@ def read_dataset(
     `kinds` are the numpy kinds that fit ("f", "iu", "S", "b"), `cap` the most bytes to allocate
     (default: four times the file and 1 GiB). Raises InputError.
     """
-    found = open_dataset(file, name, ndim=ndim, kinds=kinds, cap=cap)
-    return read_rows(found, 0, found.shape[0] if ndim else 0)
+    stored = open_dataset(file, name, ndim=ndim, kinds=kinds, cap=cap)
+    return read_rows(stored, 0, stored.shape[0] if ndim else 0)
 
 
 def open_dataset(
     file: h5py.File, name: str, *, ndim: int, kinds: str, cap: int | None = None
 ) -> h5py.Dataset:
-    """A dataset that passed every check, unread; `rows` reads from it. Raises InputError."""
-    found = _find(file, name)
-    if found is None:
+    """Return a dataset that passed every check, unread, for `read_rows`. Raises InputError."""
+    node = _find(file, name)
+    if node is None:
         raise _unreadable(file, f"it has no /{name}")
-    if not isinstance(found, h5py.h5d.DatasetID):
+    if not isinstance(node, h5py.h5d.DatasetID):
         raise _unreadable(file, f"/{name} is no dataset")
     cap = cap or _default_cap(file)
     with _report_errors(file.filename):
-        if not _is_plain(found.get_type()):
+        if not _is_plain(node.get_type()):
             raise _unreadable(
                 file, f"/{name} holds something else than numbers or fixed-length text"
             )
-        result = h5py.Dataset(found)
-        _check_type(file, result, ndim, kinds)
-        _check_storage(file, result, cap)
-    return result
+        dataset = h5py.Dataset(node)
+        _check_type(file, dataset, ndim, kinds)
+        _check_storage(file, dataset, cap)
+    return dataset
 
 
-def read_rows(found: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    """Rows start..stop of a `stored` dataset in native byte order. Raises InputError."""
-    with _report_errors(found.file.filename):
-        read = np.asarray(found[start:stop] if found.shape else found[()])
+def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """Read rows start..stop of an open dataset in native byte order. Raises InputError."""
+    with _report_errors(dataset.file.filename):
+        read = np.asarray(dataset[start:stop] if dataset.shape else dataset[()])
     return read.astype(read.dtype.newbyteorder("="), copy=False)
 
 
-def map_dataset(found: h5py.Dataset) -> np.ndarray | None:
-    """A read-only memory map of a `stored` dataset; None unless it is contiguous and native.
+def map_dataset(dataset: h5py.Dataset) -> np.ndarray | None:
+    """Map an open dataset read-only into memory; None unless it is contiguous and native.
 
-    The map is of the file that is open, even if another one has taken its name since.
+    The map is of the open file, even if another file has taken its name since.
     """
-    offset = found.id.get_offset()
-    if offset is None or not found.dtype.isnative:
+    offset = dataset.id.get_offset()
+    if offset is None or not dataset.dtype.isnative:
         return None
-    return _map(found.file, found.dtype, offset, found.shape)
+    return _map(dataset.file, dataset.dtype, offset, dataset.shape)
 
 
-def read_around(found: h5py.Dataset) -> tuple[bytes, bytes]:
-    """The bytes of the file before and after a contiguous dataset. Raises InputError."""
-    whole = _map(found.file, np.dtype(np.uint8), 0, None)
-    offset = found.id.get_offset()
+def read_around(dataset: h5py.Dataset) -> tuple[bytes, bytes]:
+    """Read the bytes of the file before and after a contiguous dataset. Raises InputError."""
+    whole = _map(dataset.file, np.dtype(np.uint8), 0, None)
+    offset = dataset.id.get_offset()
     start = len(whole) if offset is None else offset
-    return whole[:start].tobytes(), whole[start + found.id.get_storage_size() :].tobytes()
+    return whole[:start].tobytes(), whole[start + dataset.id.get_storage_size() :].tobytes()
 
 
 def read_attribute(file: h5py.File, name: str, default: Scalar) -> Scalar:
-    """The root attribute `name`, of the default's type; `default` if absent. Raises InputError."""
+    """Read root attribute `name`, of the type of `default`, which stands for an absent one.
+
+    Raises InputError.
+    """
     with _report_errors(file.filename):
         if not h5py.h5a.exists(file.id, name.encode()):
             return default
-        found = h5py.h5a.open(file.id, name.encode())
-        plain = _is_plain(found.get_type()) and found.shape == ()
-        if not plain or found.get_storage_size() > LONGEST_ATTRIBUTE:
+        stored = h5py.h5a.open(file.id, name.encode())
+        plain = _is_plain(stored.get_type()) and stored.shape == ()
+        if not plain or stored.get_storage_size() > LONGEST_ATTRIBUTE:
             raise _unreadable(file, f"its attribute {name} is no number or fixed-length text")
         value = file.attrs[name]
         value = value.decode() if isinstance(value, bytes) else value
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, str):
-            value.encode()  # text that is not UTF-8 fails here, not at its user
+            value.encode()  # text that is not UTF-8 fails here, not in the caller
     if isinstance(default, bool) and value in (0, 1):
         value = bool(value)
     if not isinstance(value, type(default)):
@@ -167,63 +170,64 @@ def _map(
 
 
 def _find(file: h5py.File, name: str) -> h5py.h5g.GroupID | h5py.h5d.DatasetID | None:
-    found = file.id
+    node = file.id
     with _report_errors(file.filename):
         for part in name.encode().split(b"/"):
-            if not isinstance(found, h5py.h5g.GroupID) or not found.links.exists(part):
+            if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(part):
                 return None
-            if found.links.get_info(part).type != h5py.h5l.TYPE_HARD:
+            if node.links.get_info(part).type != h5py.h5l.TYPE_HARD:
                 raise _unreadable(file, f"/{name} is a link, which could lead to other files")
-            found = h5py.h5o.open(found, part)
-    return found
+            node = h5py.h5o.open(node, part)
+    return node
 
 
 def _is_plain(kind: h5py.h5t.TypeID) -> bool:
-    """Whether values of this type lie where they belong, and not in HDF5's global heap.
+    """Return whether values of this type lie in the dataset, and not in the global heap of HDF5.
 
-    A few wrong bytes there send HDF5 into an endless loop, so variable-length text is not read.
+    Variable-length text lies in the heap, where a few wrong bytes send HDF5 into an endless loop.
     """
     variable = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
     return kind.get_class() in CLASSES and not variable
 
 
-def _check_type(file: h5py.File, found: h5py.Dataset, ndim: int, kinds: str) -> None:
-    kind, size = found.dtype.kind, found.dtype.itemsize
+def _check_type(file: h5py.File, dataset: h5py.Dataset, ndim: int, kinds: str) -> None:
+    kind, size = dataset.dtype.kind, dataset.dtype.itemsize
     if kind not in kinds or (kind == "f" and size not in (2, 4, 8)):
-        raise _unreadable(file, f"{found.name} holds values of type {found.dtype}")
-    if found.shape is None or len(found.shape) != ndim:
-        raise _unreadable(file, f"{found.name} has shape {found.shape}, not {ndim} dimensions")
+        raise _unreadable(file, f"{dataset.name} holds values of type {dataset.dtype}")
+    if dataset.shape is None or len(dataset.shape) != ndim:
+        raise _unreadable(file, f"{dataset.name} has shape {dataset.shape}, not {ndim} dimensions")
 
 
-def _check_storage(file: h5py.File, found: h5py.Dataset, cap: int) -> None:
-    properties = found.id.get_create_plist()
+def _check_storage(file: h5py.File, dataset: h5py.Dataset, cap: int) -> None:
+    properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
     if properties.get_external_count() or properties.get_layout() == h5py.h5d.VIRTUAL:
-        raise _unreadable(file, f"{found.name} keeps its data in other files")
+        raise _unreadable(file, f"{dataset.name} keeps its data in other files")
     if not filters <= FILTERS:
-        raise _unreadable(file, f"{found.name} is compressed by a filter other than gzip")
-    declared, held = math.prod(found.shape) * found.dtype.itemsize, found.id.get_storage_size()
+        raise _unreadable(file, f"{dataset.name} is compressed by a filter other than gzip")
+    declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+    held = dataset.id.get_storage_size()
     if declared > cap:
-        raise _unreadable(file, f"{found.name} declares {declared:,} bytes, more than {cap:,}")
+        raise _unreadable(file, f"{dataset.name} declares {declared:,} bytes, more than {cap:,}")
     if held < declared / (INFLATION if h5py.h5z.FILTER_DEFLATE in filters else 1):
-        raise _unreadable(file, f"{found.name} declares {declared:,} bytes but holds {held:,}")
-    if found.chunks and filters:
-        _check_chunks(file, found, cap)
+        raise _unreadable(file, f"{dataset.name} declares {declared:,} bytes but holds {held:,}")
+    if dataset.chunks and filters:
+        _check_chunks(file, dataset, cap)
 
 
-def _check_chunks(file: h5py.File, found: h5py.Dataset, cap: int) -> None:
-    unpacked = math.prod(found.chunks) * found.dtype.itemsize
+def _check_chunks(file: h5py.File, dataset: h5py.Dataset, cap: int) -> None:
+    unpacked = math.prod(dataset.chunks) * dataset.dtype.itemsize
     largest = 0
 
     def measure(chunk: h5py.h5d.StoreInfo) -> None:
         nonlocal largest
         largest = max(largest, chunk.size)
 
-    found.id.chunk_iter(measure)
+    dataset.id.chunk_iter(measure)
     # zlib gets no limit from HDF5: a chunk may unpack to more than it declares
     if max(unpacked, largest * INFLATION) > cap:
         raise _unreadable(
-            file, f"{found.name} has chunks that could unpack to more than {cap:,} bytes"
+            file, f"{dataset.name} has chunks that could unpack to more than {cap:,} bytes"
         )
 
 

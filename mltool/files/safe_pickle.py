@@ -1,7 +1,7 @@
-"""Ground truth that others distribute as pickles, read without running anything that is in it.
+"""Read ground truth that is distributed as pickles without running the pickle.
 
-A pickle is a program. This reader knows plain containers, texts, numbers and numpy arrays, and
-makes none but Python's own types of them; whatever else a file names is refused.
+A pickle is a program. This reader accepts plain containers, texts, numbers and numpy arrays, and
+returns them as built-in types of Python; a pickle that names anything else is refused.
 """
 
 import io
@@ -23,10 +23,10 @@ _NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 
 
 def read(path: str) -> object:
-    """The value in a pickle: dict, list, tuple, set, str, bytes, bool, int, float or None.
+    """Read the value in a pickle: dict, list, tuple, set, str, bytes, bool, int, float or None.
 
-    Arrays come as (nested) lists. Raises InputError for a file that names anything else, and for
-    one that is damaged.
+    Arrays come as (nested) lists. Raises InputError for a damaged pickle, and for a pickle that
+    names anything else.
     """
     try:
         if os.path.getsize(path) > LARGEST:
@@ -49,18 +49,18 @@ def read(path: str) -> object:
 
 
 class _Refused(Exception):
-    """What a pickle must not hold."""
+    """A pickle holds something that is not a plain value."""
 
 
 def _check(data: bytes) -> None:
-    """Refuse places in the memo beyond the file: the unpickler would make room for them."""
+    """Refuse memo indexes larger than the file: the unpickler would allocate memory for them."""
     for operation, argument, _ in pickletools.genops(data):
         if "PUT" in operation.name and isinstance(argument, int) and argument > len(data):
             raise _Refused("an absurd number")
 
 
 class _Dtype:
-    """Stands for a numpy dtype: its text, and the byte order that its state tells."""
+    """Replacement for np.dtype: its text, and the byte order in its state."""
 
     def __init__(self, text: str, *_: object) -> None:
         self.text, self.is_swapped = text, False
@@ -68,16 +68,16 @@ class _Dtype:
     def __setstate__(self, state: tuple) -> None:
         self.is_swapped = state[1] in ("<", ">") and state[1] != _OWN_ORDER
 
-    def real(self) -> np.dtype:
-        """The dtype, if it is a number's or a text's."""
-        found = np.dtype(self.text)
-        if found.kind not in "biufSU":
+    def to_numpy(self) -> np.dtype:
+        """Return the dtype if it is of numbers or text, else refuse it."""
+        dtype = np.dtype(self.text)
+        if dtype.kind not in "biufSU":
             raise _Refused(f"an array of {self.text}")
-        return found.newbyteorder() if self.is_swapped else found
+        return dtype.newbyteorder() if self.is_swapped else dtype
 
 
 class _Array(list):
-    """Stands for a numpy array, whose own way to take in a state trusts it."""
+    """Replacement for np.ndarray, whose `__setstate__` trusts the pickle; this one checks."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, content = state
@@ -86,13 +86,13 @@ class _Array(list):
             values[:] = content
         else:
             raw = content.encode("latin1") if isinstance(content, str) else content
-            values = np.frombuffer(raw, dtype.real())
+            values = np.frombuffer(raw, dtype.to_numpy())
         self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
 
 
 def _make_scalar(dtype: _Dtype, content: bytes | str) -> object:
     raw = content.encode("latin1") if isinstance(content, str) else content
-    return np.frombuffer(raw, dtype.real(), count=1)[0].item()
+    return np.frombuffer(raw, dtype.to_numpy(), count=1)[0].item()
 
 
 def _make_array(*_: object) -> _Array:
@@ -100,14 +100,14 @@ def _make_array(*_: object) -> _Array:
 
 
 def _encode_bytes(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Encode text to bytes: protocol 2 writes bytes as text."""
     if encoding not in ("latin1", "latin-1"):
         raise _Refused(f"text as {encoding}")
     return text.encode("latin1")
 
 
 def _make_bytes() -> bytes:
-    """How protocol 2 writes none."""
+    """Return no bytes: protocol 2 writes empty bytes as a call without arguments."""
     return b""
 
 

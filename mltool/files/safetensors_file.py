@@ -45,7 +45,9 @@ class _Entry:
 def write(
     path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, meta: Mapping[str, object]
 ) -> str:
-    """Write arrays and metadata, whole or not at all; the digest, which `meta` gets as a key.
+    """Write arrays and metadata, whole or not at all, and return the digest.
+
+    The metadata in the file holds the digest under the key `digest`.
 
     Arrays are float, int, unsigned or bool of 8 to 64 bits. Raises ResourceError.
     """
@@ -59,7 +61,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
-    """All arrays, writable, and the metadata ({} if mltool did not write the file).
+    """Read all arrays, writable, and the metadata ({} if mltool did not write the file).
 
     Raises InputError for a pickle and for a damaged, hostile or newer file.
     """
@@ -76,7 +78,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
 
 
 def read_meta(path: str | os.PathLike[str]) -> Meta:
-    """The metadata alone, after every check that needs no array. Raises InputError."""
+    """Read the metadata alone, after every check that needs no array. Raises InputError."""
     with open_input(path) as file:
         return _read_header(path, file)[1]
 
@@ -94,12 +96,12 @@ def verify(path: str | os.PathLike[str], *, full: bool) -> None:
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Whether a file that starts with these 9 bytes or more can be safetensors."""
+    """Return whether a file that starts with these 9 bytes or more can be safetensors."""
     return len(start) > 8 and start[8:9] == b"{" and _length(start) <= LONGEST_HEADER
 
 
 def _sort_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Little-endian, contiguous, wide types first: each array is aligned in the file."""
+    """Return little-endian, contiguous arrays, wide types first: all are aligned in the file."""
     ordered = {}
     for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
         array = arrays[name]
@@ -175,7 +177,7 @@ def _meta(path: str | os.PathLike[str], metadata: dict[str, str]) -> Meta:
 
 
 def _entries(table: dict[str, dict], size: int) -> Iterator[_Entry]:
-    """The arrays in file order; their bytes must fill `size` without gaps or overlaps."""
+    """Yield the arrays in file order; their bytes must fill `size` without gaps or overlaps."""
     position = 0
     for name, item in sorted(table.items(), key=lambda pair: pair[1]["data_offsets"]):
         if item["dtype"] not in DTYPES:

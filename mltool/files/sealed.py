@@ -27,7 +27,7 @@ from mltool.files._sparse import SparseFile
 
 UNFINISHED = "unfinished:"  # begins what stands for a checksum until the stream is written
 CHECKSUM = "frame_sha256"  # attribute
-MARK_BYTES = 64  # as long as the hexadecimal sha256 whose place it keeps
+MARK_BYTES = 64  # length of the hexadecimal sha256 that replaces a mark
 
 Attribute = str | int | float | np.bytes_
 
@@ -51,7 +51,7 @@ class Frame:
     """The bytes of a file around its stream."""
 
     head: bytes  # before the stream
-    tail: bytes  # after it
+    tail: bytes  # after the stream
     stream_bytes: int
     offsets: Mapping[str, int]  # first byte of each array
 

@@ -2,8 +2,8 @@
 
 Layout: `/faiss` uint8 [bytes], `/names` [N] UTF-8, `/labels` [N] int64 into `/label_names`,
 `/history`, and attributes. The bytes are streamed in and out and never held twice. faiss trusts
-what it reads, so the digest over everything is checked before it sees a byte; it tells damage,
-not bad intent: an index from a stranger is to be trusted like a program.
+what it reads, so the digest over everything is checked before faiss reads a byte. The digest shows
+damage, not bad intent: trust an index from a stranger as you would trust a program.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ Emit = Callable[[Callable[[bytes], object]], None]  # calls its argument with th
 
 @dataclass(frozen=True, eq=False)
 class SearchIndex:
-    """What is known of an index beside its bytes; row i of faiss is `names[i]`."""
+    """An index: the bytes of faiss, whose row i is `names[i]`, and how they were made."""
 
     names: np.ndarray  # [N] 'S', UTF-8, unique
     labels: np.ndarray  # [N] int64, -1 = unknown
@@ -55,7 +55,7 @@ class SearchIndex:
     label_names: tuple[str, ...] = ()
     space: str = ""  # digest of the model that made the vectors, "" = unknown
     preprocess: str = ""
-    trained_on: int = 0  # vectors
+    trained_on: int = 0  # number of vectors
     recall: float = 0.0  # of the exact 10 nearest rows, the part found
     recall_queries: int = 0  # rows of the index that this was measured with
     history: History = ()
@@ -67,7 +67,7 @@ class SearchIndex:
 
 
 def is_index(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a file that says it is an index. Raises InputError if it is damaged."""
+    """Return whether `path` is a file of an index. Raises InputError if the file is damaged."""
     if not os.path.isfile(path) or not safe_h5.is_hdf5(path):
         return False
     with safe_h5.open_file(path) as file:
@@ -96,7 +96,7 @@ def write(path: str | os.PathLike[str], index: SearchIndex, emit: Emit) -> str:
 
 
 def read(path: str | os.PathLike[str]) -> SearchIndex:
-    """Read an index; its bytes, proven undamaged, are a read-only memory map.
+    """Read an index; its bytes are a read-only memory map and fit the digest.
 
     Raises InputError for a file that is missing, damaged, hostile, foreign or newer.
     """

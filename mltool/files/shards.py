@@ -24,46 +24,47 @@ logger = logging.getLogger(__name__)
 
 
 def expand(text: str) -> list[str]:
-    """The files that an argument names: a file, a folder of `.h5` files, or a quoted glob.
+    """List the files that an argument names: a file, a folder of `.h5` files, or a quoted glob.
 
     Numbers in names count as numbers (`shard-2` before `shard-10`). Raises InputError for none.
     """
     if os.path.isdir(text):
-        found = [str(path) for path in Path(text).glob("*.h5") if not path.name.startswith(".")]
+        paths = [str(path) for path in Path(text).glob("*.h5") if not path.name.startswith(".")]
     elif os.path.lexists(text) or not glob.has_magic(text):
         return [text]
     else:
-        found = glob.glob(text, recursive=True)
-    if not found:
+        paths = glob.glob(text, recursive=True)
+    if not paths:
         raise InputError(f"{text} names no .h5 file; check the folder or pattern")
-    return sorted(found, key=_natural_key)
+    return sorted(paths, key=_natural_key)
 
 
 def read_many(paths: Sequence[str]) -> Embeddings:
-    """The rows of all files in the given order; one file alone stays a memory map.
+    """Read the rows of all files in the order of `paths`; a single file stays a memory map.
 
     Files must agree in dimension, metric and space, and share no name. Labels are joined by text.
     Columns that a file lacks are left out with a warning. Raises InputError.
     """
     parts = [embeddings.read(path) for path in paths]
-    found = join(paths, parts)
-    return found if len(parts) == 1 else replace(found, vectors=np.asarray(found.vectors))
+    whole = join(paths, parts)
+    return whole if len(parts) == 1 else replace(whole, vectors=np.asarray(whole.vectors))
 
 
 def open_many(paths: Sequence[str]) -> Embeddings:
-    """Like `read_many`, but the vectors stay in the files and their values are not looked at.
+    """Open files like `read_many`, but leave the vectors in the files, their values unchecked.
 
-    They are a memory map, or the maps of several files behind the reading half of an array's
-    interface (see `files.stacked`): whoever looks for NaN should do it while working on them.
+    The vectors are a memory map, or `ConcatenatedRows` of the maps of several files; the caller
+    checks for NaN while it works on them, inside `name_broken_file`.
     """
     return join(paths, [embeddings.map_file(path) for path in paths])
 
 
 @contextmanager
 def name_broken_file(texts: Iterable[str | None]) -> Iterator[None]:
-    """Find the file when vectors of those that the texts name turn out not to be finite.
+    """Name the file that holds a NaN if the block raises NotFiniteError.
 
-    Raises InputError with its name. An index among them was checked when it was built.
+    `texts` are arguments that name files, see `expand`. Raises InputError with that name. An index
+    is skipped: its vectors were checked when it was built.
     """
     try:
         yield
@@ -74,17 +75,41 @@ def name_broken_file(texts: Iterable[str | None]) -> Iterator[None]:
         raise
 
 
-def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
-    """The rows of all parts in order, vectors not copied; `paths` name the parts in messages.
+def check_match(
+    paths: Sequence[str], parts: Sequence[Embeddings], *, of_equal_pixels: bool = False
+) -> None:
+    """Raise InputError unless all parts agree in dimensions, metric and space.
 
-    Raises InputError where they do not fit, as `read_many` does.
+    With `of_equal_pixels` they must also agree in views and preprocessing.
+    """
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        first = parts[0]
+        facts: dict[str, tuple[object, object]] = {
+            "dimensions": (first.vectors.shape[1], part.vectors.shape[1]),
+            "metric": (first.metric, part.metric),
+            "model (space)": (first.space, part.space),
+        }
+        if of_equal_pixels:
+            facts["views"] = first.views, part.views
+            facts["preprocess"] = first.preprocess, part.preprocess
+        for what, (one, other) in facts.items():
+            if one != other:
+                raise InputError(
+                    f"{paths[0]} and {path} differ in {what} ({one} and {other}), so they cannot "
+                    "be read as one; embed both with the same model and settings"
+                )
+
+
+def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
+    """Concatenate embeddings without copying vectors; `paths` name the parts in messages.
+
+    Raises InputError if parts do not fit, as `read_many` does.
     """
     if not parts:
         raise InputError("no embeddings file was named; name at least one")
     if len(parts) == 1:
         return parts[0]
-    for path, part in zip(paths[1:], parts[1:], strict=True):
-        _check_match(paths[0], parts[0], path, part)
+    check_match(paths, parts)
     names = np.concatenate([part.names for part in parts])
     check_unique(names, ", ".join(paths))
     labels, label_names = join_labels(parts, paths)
@@ -97,26 +122,12 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
         metric=parts[0].metric,
         normalized=all(part.normalized for part in parts),
         space=parts[0].space,
-        teacher_space=_shared_value([part.teacher_space for part in parts]),
-        preprocess=_shared_value([part.preprocess for part in parts]),
-        root=_shared_value([part.root for part in parts]),
+        teacher_space=_value_of_all([part.teacher_space for part in parts]),
+        preprocess=_value_of_all([part.preprocess for part in parts]),
+        root=_value_of_all([part.root for part in parts]),
         history=merge(*(part.history for part in parts)),
         digest=canonical_json.digest([part.digest for part in parts]),
     )
-
-
-def _check_match(first: str, one: Embeddings, second: str, other: Embeddings) -> None:
-    facts = {
-        "dimensions": (one.vectors.shape[1], other.vectors.shape[1]),
-        "metric": (one.metric, other.metric),
-        "model (space)": (one.space, other.space),
-    }
-    for what, (here, there) in facts.items():
-        if here != there:
-            raise InputError(
-                f"{first} and {second} differ in {what} ({here} and {there}), so they cannot be "
-                "read as one; embed both with the same model"
-            )
 
 
 def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
@@ -128,11 +139,11 @@ def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part.columns[key] for part in parts]) for key in kept}
 
 
-def _shared_value(values: Sequence[str]) -> str:
+def _value_of_all(values: Sequence[str]) -> str:
     return values[0] if len(set(values)) == 1 else ""
 
 
 def _natural_key(path: str) -> list[tuple[int, str]]:
-    """A key that sorts digits by value and the rest as text."""
+    """Return a key that sorts digits by value and all else as text."""
     parts = re.split("([0-9]+)", path)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

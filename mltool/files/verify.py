@@ -9,11 +9,11 @@ from mltool.files.reading import open_input
 
 
 def check(path: str | os.PathLike[str], *, full: bool) -> str:
-    """The kind of the file, once it has passed: embeddings, checkpoint, pack, index, image list
-    or text.
+    """Check a file and return its kind, which its content decides, not its name.
 
-    Without `full` header, sizes and sidecar are checked, with it every byte that has a checksum.
-    What a file is is told from its content. Raises InputError when it is not whole or not known.
+    Kinds are embeddings, checkpoint, pack, index, hits, image list and text. With `full` every byte
+    that has a checksum is checked, else header, sizes and sidecar. Raises InputError for a file
+    that is damaged or of no such kind.
     """
     with open_input(path) as file:
         start = file.read(4096)
@@ -35,7 +35,7 @@ def _check_h5(path: str | os.PathLike[str], full: bool) -> str:
         pack.verify(os.fspath(path), full=full)
         return "pack"
     if kind == search_index.FORMAT:
-        search_index.read(path)  # never without its digest
+        search_index.read(path)  # checks the digest, full or not
         return "index"
     if kind == hits.FORMAT:
         hits.read(path)

@@ -28,25 +28,25 @@ def test_rows_are_those_of_the_whole(rows):
     assert STACKED[rows].dtype == np.float32
 
 
-def test_a_slice_in_one_part_is_a_view():
+def test_a_slice_in_one_matrix_is_a_view():
     assert np.shares_memory(STACKED[6:9], WHOLE)
-    assert np.shares_memory(STACKED.part(slice(2, 9)).parts[0], WHOLE)
-    np.testing.assert_array_equal(np.asarray(STACKED.part(slice(2, 9))), WHOLE[2:9])
-    assert STACKED.part(slice(7, 7)).shape == (0, 3)
+    assert np.shares_memory(STACKED.view(slice(2, 9)).matrices[0], WHOLE)
+    np.testing.assert_array_equal(np.asarray(STACKED.view(slice(2, 9))), WHOLE[2:9])
+    assert STACKED.view(slice(7, 7)).shape == (0, 3)
 
 
 def test_chosen_rows_are_not_copied_before_they_are_read():
     rows = np.array([8, 0, 5, 5, 9, 2])
-    chosen = ConcatenatedRows(STACKED.parts, rows)
-    assert all(mine is own for mine, own in zip(chosen.parts, STACKED.parts, strict=True))
+    chosen = ConcatenatedRows(STACKED.matrices, rows)
+    assert all(one is other for one, other in zip(chosen.matrices, STACKED.matrices, strict=True))
     assert chosen.shape == (6, 3)
     for of in (slice(0, 6), slice(1, 4), slice(0, 6, 2), np.array([3, 0]), rows == 5):
         np.testing.assert_array_equal(chosen[of], WHOLE[rows][of])
     np.testing.assert_array_equal(np.asarray(chosen), WHOLE[rows])
-    np.testing.assert_array_equal(np.asarray(chosen.part(slice(2, 5))), WHOLE[rows[2:5]])
+    np.testing.assert_array_equal(np.asarray(chosen.view(slice(2, 5))), WHOLE[rows[2:5]])
 
 
-def test_parts_of_different_types_become_the_wider():
+def test_matrices_of_different_types_become_the_wider():
     both = ConcatenatedRows([WHOLE[:2].astype(np.float16), WHOLE[2:]])
     for rows in (slice(0, 2), slice(1, 5), np.array([0, 3])):
         assert both[rows].dtype == np.float32

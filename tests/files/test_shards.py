@@ -51,7 +51,7 @@ def test_opened_shards_are_the_same_but_stay_in_their_files(tmp_path: Path) -> N
     paths = write(tmp_path, part(0, 3), part(3, 4), part(4, 9))
     opened, read = shards.open_many(paths), shards.read_many(paths)
     assert isinstance(opened.vectors, ConcatenatedRows)
-    assert all(isinstance(one.base, np.memmap) for one in opened.vectors.parts)
+    assert all(isinstance(one.base, np.memmap) for one in opened.vectors.matrices)
     np.testing.assert_array_equal(np.asarray(opened.vectors), read.vectors)
     np.testing.assert_array_equal(opened.names, read.names)
     assert opened.digest == read.digest

@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 KEYS = ("path", "name", "label")
 LONGEST_CELL = 4096  # bytes; a column is one array as wide as its longest cell
-LOCATION = " location"  # key of the resolved paths; no header has it, for they are stripped
+LOCATION = (
+    " location"  # key of the resolved paths; headers are stripped, so none begins with a space
+)
 NOT_UTF8 = "is not UTF-8; save the list as UTF-8"
 
 Cells = tuple[dict[str, StringArray], np.ndarray]  # columns; line number of each row, int64 [N]
@@ -30,8 +32,8 @@ Cells = tuple[dict[str, StringArray], np.ndarray]  # columns; line number of eac
 def read_csv(path: str | os.PathLike[str]) -> Manifest:
     """Read an image list. Paths are relative to its folder; a name is the path unless given.
 
-    Known columns have their type, of others whole and decimal numbers are recognised. Raises
-    InputError with the line for whatever does not fit.
+    A column of `_columns.KNOWN` has its type; in others whole and decimal numbers are recognised.
+    Raises InputError naming the line of what does not fit.
     """
     path = os.fspath(path)
     source = escape(path)
@@ -80,7 +82,10 @@ def write_csv(
 
 
 class _UnixLines:
-    """Lines end in a line feed alone, but the writer must think of both to quote both."""
+    """Ends lines in a line feed alone.
+
+    csv quotes carriage returns and line feeds only if its line terminator holds both.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -138,7 +143,7 @@ def _can_be_kept(key: str, source: str) -> bool:
 def _blocks(
     reader: Iterator[list[str]], width: int, source: str
 ) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Rows in blocks, with the number of the line that each ends on."""
+    """Yield blocks of rows, and the number of the last line of each row."""
     rows: list[list[str]] = []
     lines: list[int] = []
     for row in reader:
@@ -157,10 +162,10 @@ def _blocks(
 
 
 def _check(key: str, cells: list[str], folder: str, source: str, lines: list[int]) -> None:
-    """Refuse what cannot be kept, with its line."""
+    """Raise InputError naming the line of a cell that cannot be kept."""
     joined = "".join(cells)
     if joined.isascii() and "\0" not in joined and max(map(len, cells)) <= LONGEST_CELL:
-        return  # the usual case, found at once for the whole column
+        return  # the usual case, decided for the whole column at once
     for cell, line in zip(cells, lines, strict=True):
         problem = _problem(cell)
         if problem == NOT_UTF8 and key == "path" and os.path.lexists(os.path.join(folder, cell)):
@@ -182,7 +187,7 @@ def _problem(cell: str) -> str:
 
 
 def _name(cells: dict[str, list[str]], folder: str, source: str, lines: list[int]) -> None:
-    """Put the locations in the place of `path`, and fill in the names that are not given."""
+    """Replace column `path` by the locations, and fill in missing names."""
     texts = cells.pop("path")
     if "" in texts:
         raise InputError(f"{source} line {lines[texts.index('')]}: the path is empty")

@@ -22,9 +22,9 @@ SUFFIXES = (
 
 
 def read_folder(root: str) -> Manifest:
-    """All images below `root`, sorted by name; those lying in `root` itself have no class.
+    """Read all images below `root`, sorted by name; an image directly in `root` has no class.
 
-    Raises InputError where there is no image.
+    Raises InputError if there is no image.
     """
     root = os.path.abspath(root)
     names, paths = find_images(root)
@@ -39,10 +39,10 @@ def read_folder(root: str) -> Manifest:
 
 
 def find_images(root: str) -> tuple[np.ndarray, StringArray]:
-    """Names ['S', N] and paths of all images below an absolute path, sorted by name.
+    """Return names ['S', N] and paths of all images below an absolute path, sorted by name.
 
-    Hidden files, files without an image's suffix and what is no file are skipped and counted.
-    Symbolic links are followed, each folder once. Raises InputError where there is no image.
+    Hidden files, files without the suffix of an image and all that is no file are skipped and
+    counted. Symbolic links are followed, each folder once. Raises InputError if there is no image.
     """
     skipped: Counter[str] = Counter()
     raw = sorted(_walk(os.fsencode(root), skipped), key=utf8_name)
@@ -58,14 +58,14 @@ def find_images(root: str) -> tuple[np.ndarray, StringArray]:
 
 
 def is_image_name(name: bytes) -> bool:
-    """Whether a file's name ends as an image's does."""
+    """Return whether a file name has the suffix of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
-    """Names of the images below `root`, in no order; linked folders come after all others.
+    """Yield the names of the images below `root`, in no order, linked folders after all others.
 
-    So a folder that is both inside and linked to has the name that does not need the link.
+    A folder that is below `root` and also linked to thus has the name without the link.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [b""], list[bytes]()
@@ -97,7 +97,7 @@ def _walk(root: bytes, skipped: Counter[str]) -> Iterator[bytes]:
 
 
 def _classes(names: np.ndarray) -> tuple[np.ndarray, int]:
-    """The parent folder's name of each image ['S', N], and how many folders there are."""
+    """Return the name of the parent folder of each image ['S', N], and the number of folders."""
     parents = [name.rpartition(b"/")[0] for name in names.tolist()]
     texts = StringArray.from_texts(parent.rpartition(b"/")[2] for parent in parents).to_array()
     return texts, len(set(parents) - {b""})

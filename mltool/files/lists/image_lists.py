@@ -1,4 +1,4 @@
-"""Whatever holds an image list: folder, CSV, embeddings, pack, image file, lines of text."""
+"""Read an image list from a folder, CSV, embeddings file, pack, image file or lines of text."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from mltool.files.names import StringArray, check_unique, utf8_name
 
 
 def read(path: str) -> Manifest:
-    """The image list in a folder, a `.csv`, a `.h5` of ours, or a single image file.
+    """Read the image list in a folder, a `.csv`, an `.h5` of mltool, or a single image file.
 
     Raises InputError when it is missing, damaged, or none of these.
     """
@@ -35,9 +35,9 @@ def read(path: str) -> Manifest:
 
 
 def read_lines(lines: Iterable[bytes], *, root: str | None = None, source: str) -> Manifest:
-    """Paths one a line, as given or below `root`; the line is the name. None has a label.
+    """Read unlabelled images, one path a line, relative to `root` if any; the line is the name.
 
-    Raises InputError when there is none, or one stands twice.
+    Raises InputError if there is no line, or a line is repeated.
     """
     raw = [line for line in (line.rstrip(b"\r\n") for line in lines) if line]
     if not raw:
@@ -56,10 +56,10 @@ def read_lines(lines: Iterable[bytes], *, root: str | None = None, source: str) 
 
 
 def read_h5(path: str) -> Manifest:
-    """The images of a pack, or those that an embeddings file was made of. Raises InputError.
+    """Read the images of a pack, or the images that an embeddings file was made of.
 
-    An embeddings file says where they are by its `root`, by a column `path` relative to it, or
-    by the names of digits; without either they are next to the file.
+    An embeddings file locates its images by its `root`, by a column `path` relative to the file, or
+    by the names of digits; else the images are next to the file. Raises InputError.
     """
     from mltool.files import embeddings, safe_h5
     from mltool.files.pack import FORMAT as PACK
@@ -71,18 +71,18 @@ def read_h5(path: str) -> Manifest:
         return read_pack(path)
     if kind != embeddings.FORMAT:
         raise InputError(f"{escape(path)} holds no image list but {kind or 'foreign data'}")
-    found = embeddings.read_header(path)
-    columns = dict(found.columns)
+    header = embeddings.read_header(path)
+    columns = dict(header.columns)
     texts = columns.pop("path", None)
-    root = found.root or os.path.dirname(os.path.abspath(path))
+    root = header.root or os.path.dirname(os.path.abspath(path))
     if texts is not None:
         written = [os.fsdecode(text) for text in texts.tolist()]
         paths = StringArray.from_texts(
             locations.resolve(written, os.path.dirname(os.path.abspath(path)))
         )
-        root = found.root
-    elif not found.root and locations.are_digits(found.names):
-        paths, root = locations.locate(locations.DIGITS, found.names), ""
+        root = header.root
+    elif not header.root and locations.are_digits(header.names):
+        paths, root = locations.locate(locations.DIGITS, header.names), ""
     else:
-        paths = locations.locate(root, found.names)
-    return Manifest(found.names, paths, found.labels, found.label_names, columns, root)
+        paths = locations.locate(root, header.names)
+    return Manifest(header.names, paths, header.labels, header.label_names, columns, root)

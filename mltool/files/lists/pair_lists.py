@@ -15,11 +15,11 @@ HEADER = ("anchor", "positive")
 
 
 def declare(manifest: Manifest, path: str) -> Manifest:
-    """The list with the pairs of a CSV `anchor,positive` in the place of its own, joined by name.
+    """Return the list with the pairs of a CSV `anchor,positive`, joined by name, as its only pairs.
 
-    Negatives differ in class from the anchor, so both images of a pair must be of one class, or
-    the positive's neighbours could be pushed away. Raises InputError for such a pair, an unknown
-    name, an image paired with itself, and what is no such file.
+    Negatives differ in class from the anchor, so both images of a pair must have one class:
+    otherwise the neighbours of the positive could be pushed away. Raises InputError for a pair of
+    two classes, an unknown name, an image paired with itself, and a file that is no such CSV.
     """
     names = _read(path)
     rows = find(manifest.names, names.ravel()).reshape(-1, 2)
@@ -44,7 +44,7 @@ def _refuse(wrong: np.ndarray, path: str, reason: str) -> None:
 
 
 def _read(path: str) -> np.ndarray:
-    """The names in the columns `anchor` and `positive`: ['S', P, 2]. Raises InputError."""
+    """Read the names in the columns `anchor` and `positive`: ['S', P, 2]. Raises InputError."""
     source = escape(path)
     with open_input(path) as file:
         data = file.read()

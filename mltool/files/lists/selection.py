@@ -25,12 +25,12 @@ SPLITS_CALLED = {  # for benchmarks whose official splits have names of their ow
 
 
 def join(manifests: Sequence[Manifest]) -> Manifest:
-    """The lists one after the other; equal label texts are one class.
+    """Concatenate lists; equal label texts are one class.
 
-    Equal names with the same file are one image, which takes the label that is known. A column
-    that a list lacks is filled so that it changes nothing: weight 1, both query and gallery, else
-    empty, NaN or -1. Where some lists declare pairs, the images of the others are in none. Raises
-    InputError for equal names of different files or classes.
+    Equal names with the same file are one image, labelled if one of them is. A column that a list
+    lacks is filled with neutral values: weight 1, query and gallery, else empty, NaN or -1. If some
+    lists declare pairs, images of the others are in no pair. Raises InputError for equal names of
+    different files or classes.
     """
     if len(manifests) == 1:
         return manifests[0]
@@ -50,24 +50,25 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
 
 
 def splits(manifest: Manifest) -> list[str]:
-    """The names of the splits, sorted; none where the list has no column `split`."""
+    """List the names of the splits, sorted; none if the list has no column `split`."""
     return [split.decode() for split in np.unique(_split_of(manifest)).tolist() if split]
 
 
 def select_split(manifest: Manifest, split: str) -> Manifest:
-    """The images of one split; `all` keeps every image. Raises UsageError if there is no such.
+    """Return the images of one split; `all` keeps every image.
 
-    Where none of them is marked as query or gallery, as in a train split, these columns go.
+    If no image of the split is a query or in the gallery, as in a train split, the columns of these
+    roles are dropped. Raises UsageError for an unknown split.
     """
-    known = splits(manifest)
+    names = splits(manifest)
     if split == ALL:
         return manifest
-    wanted = (split.encode(),) if split in known else SPLITS_CALLED.get(split, ())
-    chosen = np.isin(_split_of(manifest), np.array(wanted, "S"))
-    if not chosen.any():
-        there = ", ".join([*map(escape, known), ALL]) if known else "none in this list"
-        raise UsageError(f"no split {split!r}{suggest(split, known)} (there are: {there})")
-    taken = manifest.take(chosen)
+    wanted = (split.encode(),) if split in names else SPLITS_CALLED.get(split, ())
+    mask = np.isin(_split_of(manifest), np.array(wanted, "S"))
+    if not mask.any():
+        choices = ", ".join([*map(escape, names), ALL]) if names else "none in this list"
+        raise UsageError(f"no split {split!r}{suggest(split, names)} (there are: {choices})")
+    taken = manifest.take(mask)
     if any(taken.columns[key].any() for key in ROLES if key in taken.columns):
         return taken
     columns = {key: value for key, value in taken.columns.items() if key not in ROLES}
@@ -75,39 +76,40 @@ def select_split(manifest: Manifest, split: str) -> Manifest:
 
 
 def select_classes(manifest: Manifest, text: str) -> Manifest:
-    """The images of some classes: a comma list of label texts and ranges `A-B`.
+    """Return the images of some classes: a comma list of label texts and ranges `A-B`.
 
     A range counts classes from 0 in their order, both ends included. Raises UsageError.
     """
     names = manifest.label_names
     number = {name: label for label, name in enumerate(names)}
-    chosen: set[int] = set()
+    labels: set[int] = set()
     for item in text.split(","):
         bounds = re.fullmatch(r"([0-9]+)-([0-9]+)", item)
         if item in number:
-            chosen.add(number[item])
+            labels.add(number[item])
         elif bounds and int(bounds[1]) <= int(bounds[2]) < len(names):
-            chosen.update(range(int(bounds[1]), int(bounds[2]) + 1))
+            labels.update(range(int(bounds[1]), int(bounds[2]) + 1))
         else:
             hint = suggest(item, list(names))
             raise UsageError(
                 f"no class {item!r}{escape(hint)} (there are {len(names):,} classes; "
                 f"a range counts them from 0 to {len(names) - 1})"
             )
-    return manifest.take(np.isin(manifest.labels, list(chosen)))
+    return manifest.take(np.isin(manifest.labels, list(labels)))
 
 
 def limit(manifest: Manifest, count: int) -> Manifest:
-    """The first `count` images. Raises UsageError for less than one."""
+    """Return the first `count` images. Raises UsageError for less than one."""
     if count < 1:
         raise UsageError(f"--limit {count} leaves no image; it takes 1 or more")
     return manifest.take(np.arange(min(count, len(manifest))))
 
 
 def replace_labels(manifest: Manifest, other: Manifest) -> Manifest:
-    """The images with the labels of another list, joined by name; others become unlabelled.
+    """Return the images with the labels of another list, joined by name.
 
-    Raises InputError when no name is in both.
+    Images that are not in the other list become unlabelled. Raises InputError if the lists share no
+    name.
     """
     rows = find(other.names, manifest.names)
     if (rows < 0).all():
@@ -129,9 +131,9 @@ def _split_of(manifest: Manifest) -> np.ndarray:
 
 
 def _join_column(key: str, manifests: Sequence[Manifest]) -> np.ndarray:
-    given = [part.columns[key] for part in manifests if key in part.columns]
+    columns = [part.columns[key] for part in manifests if key in part.columns]
     parts = [
-        part.columns[key] if key in part.columns else _fill_column(key, given[0].dtype, len(part))
+        part.columns[key] if key in part.columns else _fill_column(key, columns[0].dtype, len(part))
         for part in manifests
     ]
     if any(part.dtype.kind == "S" for part in parts):
