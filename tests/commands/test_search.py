@@ -198,7 +198,9 @@ def test_no_image_is_decoded_before_a_refusal(
 ):
     decoded = []
     monkeypatch.setattr("mltool.engine.data.Images.__getitems__", decoded.append, raising=False)
-    monkeypatch.setattr("mltool.commands.embed_queries.matrix", lambda *_, **__: decoded.append(1))
+    monkeypatch.setattr(
+        "mltool.commands.embed_queries.embed_rows", lambda *_, **__: decoded.append(1)
+    )
     photo = photos / "class0" / "0.jpg"
     call("search", files / db, photo, "--model", model, "-j", 0, *words, status=status)
     assert not decoded
