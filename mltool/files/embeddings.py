@@ -19,12 +19,19 @@ from mltool.files._arrays import narrow, to_bytes_array, to_column
 from mltool.files._embeddings_layout import BLOCK_ROWS, MATRIX, Content
 from mltool.files.concatenated_rows import ConcatenatedRows, release
 from mltool.files.history import History, from_h5, to_rows
-from mltool.files.labels import number_labels
-from mltool.files.names import check_unique, examples
+from mltool.files.labels import decode_label_names, number_labels
+from mltool.files.names import check_unique, check_utf8, examples
+from mltool.files.sealed import Field
 
 FORMAT = "mltool-embeddings"
 FORMAT_VERSION = 1
 METRICS = ("cosine", "euclidean", "dot")
+FIELDS = {
+    "names": Field("S"),
+    "labels": Field("iu"),
+    "label_names": Field("S", required=False),
+    "columns/*": Field("Sbiuf"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,17 +236,15 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
     safe_h5.check_format(file, FORMAT, FORMAT_VERSION)
     matrix = safe_h5.open_dataset(file, MATRIX, ndim=2, kinds="f")
     vectors = safe_h5.map_dataset(matrix) if matrix.dtype.itemsize <= 4 else None
+    arrays = sealed.read_arrays(file, FIELDS)
     root = safe_h5.read_attribute(file, "root", "")
     folder = os.path.dirname(os.path.realpath(path))
     embeddings = Embeddings(
-        names=safe_h5.read_dataset(file, "names", ndim=1, kinds="S"),
+        names=arrays["names"],
         vectors=safe_h5.read_rows(matrix, 0, len(matrix)) if vectors is None else vectors,
-        labels=safe_h5.read_dataset(file, "labels", ndim=1, kinds="iu"),
-        label_names=_label_names(path, file),
-        columns={
-            key: safe_h5.read_dataset(file, f"columns/{key}", ndim=1, kinds="Sbiuf")
-            for key in safe_h5.list_children(file, "columns")
-        },
+        labels=arrays["labels"],
+        label_names=decode_label_names(arrays.get("label_names", np.array([])), os.fspath(path)),
+        columns=sealed.select_group(arrays, "columns"),
         metric=safe_h5.read_attribute(file, "metric", "cosine"),
         normalized=safe_h5.read_attribute(file, "normalized", False),
         space=safe_h5.read_attribute(file, "space", ""),
@@ -254,23 +259,10 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
     return embeddings
 
 
-def _label_names(path: str | os.PathLike[str], file: h5py.File) -> tuple[str, ...]:
-    if not safe_h5.has_object(file, "label_names"):
-        return ()
-    texts = safe_h5.read_dataset(file, "label_names", ndim=1, kinds="S").tolist()
-    try:
-        return tuple(text.decode() for text in texts)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a label name is not UTF-8; make the file again") from error
-
-
 def _check_names(names: np.ndarray, path: str | os.PathLike[str]) -> None:
     if not (names[1:] > names[:-1]).all():  # a list in order needs no sorting to be checked
         check_unique(names, os.fspath(path))
-    try:
-        b"\n".join(names.tolist()).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a name is not UTF-8; rename that image") from error
+    check_utf8(names, os.fspath(path))
 
 
 def _take_header(embeddings: Embeddings, rows: np.ndarray) -> Embeddings:

@@ -34,6 +34,14 @@ def number_labels(texts: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return labels.astype(np.int64), tuple(names)
 
 
+def decode_label_names(texts: np.ndarray, source: str) -> tuple[str, ...]:
+    """Decode label names ['S', C]. Raises InputError for one that is not UTF-8."""
+    try:
+        return tuple(text.decode() for text in texts.tolist())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: a label name is not UTF-8; make the file again") from error
+
+
 def join_labels(
     parts: Sequence[Labelled], sources: Sequence[str] = ()
 ) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -102,6 +102,14 @@ def check_unique(names: np.ndarray, source: str) -> None:
         )
 
 
+def check_utf8(names: np.ndarray, source: str) -> None:
+    """Raise InputError if one of the names ['S', N] is not UTF-8."""
+    try:
+        b"\n".join(names.tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: a name is not UTF-8; rename that image") from error
+
+
 def find(names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the row of each wanted name ['S', M] in `names` ['S', N]: int64 [M], -1 for none."""
     if not len(names):

@@ -16,8 +16,9 @@ import numpy as np
 from mltool.errors import InputError, escape
 from mltool.files import safe_h5, sealed
 from mltool.files._pread import read_all
+from mltool.files.labels import decode_label_names
 from mltool.files.manifest import Manifest
-from mltool.files.names import StringArray, check_unique, examples
+from mltool.files.names import StringArray, check_unique, check_utf8, examples
 from mltool.files.sealed import Attribute, Field, Frame, Stream
 
 FORMAT = "mltool-pack"
@@ -44,15 +45,11 @@ def read(path: Path) -> Manifest:
     with safe_h5.open_file(path) as file:
         arrays = _read_arrays(file)
     names, labels = arrays["names"], arrays["labels"]
-    label_names = tuple(text.decode() for text in arrays.get("label_names", names[:0]).tolist())
-    columns = {
-        key.removeprefix("columns/"): column
-        for key, column in arrays.items()
-        if key.startswith("columns/")
-    }
+    label_names = decode_label_names(arrays.get("label_names", names[:0]), escape(path))
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(label_names):
         raise _as_input_error(path, "its labels have no names")
     paths = StringArray.from_texts(f"{path}\0{row}" for row in range(len(names)))
+    columns = sealed.select_group(arrays, "columns")
     return Manifest(names, paths, labels, label_names, columns, path)
 
 
@@ -150,18 +147,14 @@ def _open_images(file: h5py.File) -> tuple[h5py.Dataset, np.ndarray]:
 
 def _read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
     """Read all datasets but the images, and check them against each other."""
-    _, offsets = _open_images(file)
+    _open_images(file)  # checks that the images lie where the offsets say
     arrays = sealed.read_arrays(file, FIELDS)
     lengths = {key: len(array) - (key == "offsets") for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise _as_input_error(file.filename, f"it holds different numbers of things ({lengths})")
     arrays |= sealed.read_arrays(file, TEXTS)
     check_unique(arrays["names"], escape(file.filename))
-    try:
-        for key in ("names", "label_names"):
-            b"\n".join(arrays.get(key, offsets[:0]).tolist()).decode()
-    except UnicodeDecodeError as error:
-        raise _as_input_error(file.filename, "a name in it is not UTF-8") from error
+    check_utf8(arrays["names"], escape(file.filename))
     return arrays
 
 

@@ -3,10 +3,10 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -54,20 +54,10 @@ def write(
         raise InputError(
             "the list has crop boxes in pixels of the images as they are; pack without --size"
         )
-    lengths = np.zeros(len(manifest), np.int64)  # 0: not in the pack
-    hashes = np.zeros((len(manifest), 32), np.uint8)
-    skipped: list[str] = []
+    encoded = _encode_images(manifest.paths, size, quality, workers)
     with atomic.open_output(path) as file:
         file.seek(len(lay_out({}, {}, total=1).head))
-        for row, data in enumerate(_encode_images(manifest.paths, size, quality, workers)):
-            if isinstance(data, bytes):
-                file.write(data)
-                lengths[row] = len(data)
-                hashes[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-            elif on_bad_image == "error":
-                raise data
-            else:
-                skipped.append(str(data))
+        lengths, hashes, skipped = _store_images(file, encoded, len(manifest), on_bad_image)
         if not lengths.any():
             raise InputError(f"none of the {len(manifest):,} images can be read ({skipped[0]})")
         arrays = _list_arrays(manifest, lengths, hashes) | {"history": to_rows(history)}
@@ -76,9 +66,29 @@ def write(
         file.write(frame.tail)
         file.seek(0)
         file.write(frame.head)
-    return PackSummary(
-        digest_content(arrays, attributes), len(arrays["names"]), total, tuple(skipped)
-    )
+    digest = digest_content(arrays, attributes)
+    return PackSummary(digest, len(arrays["names"]), total, tuple(skipped))
+
+
+def _store_images(
+    file: BinaryIO, encoded: Iterable[bytes | InputError], count: int, on_bad_image: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Write images; return length [N] (0 = skipped), sha256 [N, 32] and messages of skipped ones.
+
+    Raises the error of a bad image unless it is skipped.
+    """
+    lengths, skipped = np.zeros(count, np.int64), []
+    hashes = np.zeros((count, 32), np.uint8)
+    for row, data in enumerate(encoded):
+        if isinstance(data, bytes):
+            file.write(data)
+            lengths[row] = len(data)
+            hashes[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        elif on_bad_image == "error":
+            raise data
+        else:
+            skipped.append(str(data))
+    return lengths, hashes, skipped
 
 
 def _list_arrays(

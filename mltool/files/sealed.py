@@ -143,6 +143,16 @@ def read_arrays(file: h5py.File, fields: Mapping[str, Field]) -> dict[str, np.nd
     return arrays
 
 
+def select_group(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, np.ndarray]:
+    """Return the arrays of one group by their names inside it."""
+    prefix = f"{group}/"
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def sha256(
     arrays: Mapping[str, np.ndarray],
     *,

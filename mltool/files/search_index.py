@@ -17,6 +17,7 @@ from mltool.errors import InputError
 from mltool.files import atomic, safe_h5, sealed
 from mltool.files._arrays import narrow, to_bytes_array
 from mltool.files.history import History, from_h5, to_rows
+from mltool.files.labels import decode_label_names
 from mltool.files.sealed import Attribute, Field, Stream
 
 FORMAT = "mltool-index"
@@ -111,11 +112,10 @@ def read(path: str | os.PathLike[str]) -> SearchIndex:
         if digest != _digest(arrays, attributes, _sha256(data)):
             raise InputError(f"{path} is damaged: its content does not fit its digest; build again")
         history = from_h5(file)
-    texts = tuple(text.decode() for text in arrays.get("label_names", np.empty(0, "S1")).tolist())
     return SearchIndex(
         names=arrays["names"],
         labels=arrays["labels"],
-        label_names=texts,
+        label_names=decode_label_names(arrays.get("label_names", np.array([])), os.fspath(path)),
         history=history,
         data=data,
         digest=digest,

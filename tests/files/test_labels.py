@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltool.errors import InputError
-from mltool.files.labels import join_labels, number_labels
+from mltool.files.labels import decode_label_names, join_labels, number_labels
 
 
 def part(labels, *names):
@@ -58,3 +58,10 @@ def test_bare_numbers_fit_each_other_and_the_unlabelled_but_no_texts():
         join_labels([part([0], "a"), part([1])])
     with pytest.raises(InputError, match=r"x\.h5 has label names, but y\.h5 only numbers"):
         join_labels([part([0], "a"), part([1])], ["x.h5", "y.h5"])
+
+
+def test_label_names_must_be_utf8():
+    assert decode_label_names(np.array(["é".encode(), b"b"]), "f.h5") == ("é", "b")
+    assert decode_label_names(np.array([]), "f.h5") == ()
+    with pytest.raises(InputError, match=r"f\.h5: a label name is not UTF-8"):
+        decode_label_names(np.array([b"\xe9"]), "f.h5")

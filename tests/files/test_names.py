@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mltool.errors import InputError
 from mltool.files import names as module
-from mltool.files.names import StringArray, check_unique, examples, find, utf8_name
+from mltool.files.names import StringArray, check_unique, check_utf8, examples, find, utf8_name
 
 RAW = st.binary(max_size=12).map(lambda raw: raw.replace(b"\0", b"x"))
 
@@ -74,6 +74,13 @@ def test_names_must_be_unique():
     check_unique(np.array([b"a", b"b"]), "list.csv")
     with pytest.raises(InputError, match=r"list.csv: 2 names stand more than once \(a, b\)"):
         check_unique(np.array([b"b", b"a", b"b", b"a", b"c", b"a"]), "list.csv")
+
+
+def test_names_must_be_utf8():
+    check_utf8(np.array(["é".encode(), b"b"]), "list.csv")
+    check_utf8(np.array([], "S1"), "list.csv")
+    with pytest.raises(InputError, match=r"list.csv: a name is not UTF-8"):
+        check_utf8(np.array([b"a", b"\xe9"]), "list.csv")
 
 
 def test_examples_are_few_and_printable():

@@ -176,6 +176,9 @@ def test_read_arrays_checks_each_field(tmp_path: Path) -> None:
         arrays = sealed.read_arrays(file, fields)
         assert sorted(arrays) == ["columns/seen", "columns/weight", "hashes", "names"]
         np.testing.assert_array_equal(arrays["columns/weight"], ARRAYS["columns/weight"])
+        columns = sealed.select_group(arrays, "columns")
+        assert sorted(columns) == ["seen", "weight"]
+        assert columns["seen"] is arrays["columns/seen"]
         for wrong in ({"labels": Field("i")}, {"names": Field("f")}, {"hashes": Field("u")}):
             with pytest.raises(InputError, match=next(iter(wrong))):
                 sealed.read_arrays(file, wrong)
