@@ -70,7 +70,7 @@ def build_manifest(
     class_names: Mapping[int, str],
     columns: Mapping[str, Sequence[bytes] | np.ndarray],
 ) -> Manifest:
-    """Build the list of the images `names` below `folder`; labels are in the order of class ids [N].
+    """Build the list of the images `names` below `folder`; labels keep the order of class ids.
 
     Without `class_names` no class is known. Raises InputError where a file is missing or a name
     leads out of the folder.

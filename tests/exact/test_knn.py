@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mltool.errors import InputError, ResourceError, UsageError
+from mltool.errors import ResourceError
 from mltool.exact import knn, products, query_block, scan, sweep, top_k
 from mltool.exact.knn import Resources
 from mltool.exact.relevance import Relevance
@@ -200,50 +200,6 @@ def test_too_little_memory_says_how_much():
         knn.find_neighbors(side, side, k=1, self_rows=None, resources=Resources(max_memory=1000))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_error_bound_holds(metric, precision):
-    rng = np.random.default_rng(5)
-    for scale in (1e-20, 1.0, 1e15):
-        tables = [(scale * rng.standard_normal((60, 300))).astype(np.float32) for _ in "ab"]
-        tables[1][:20] = tables[0][:20]
-        names = np.array([f"{n:02d}" for n in range(60)], "S")
-        queries, gallery = make_vector_sets((tables[0], names), (tables[1], names), metric=metric)
-        arithmetic = products.make_products(precision, "cpu")
-        left, right = (arithmetic.make_operand(side, slice(0, 60)) for side in (queries, gallery))
-        tile = arithmetic.multiply(left, right, gallery)
-        bound, scores = tile.bound, tile.score_rows(slice(0, 60)).copy()
-        np.testing.assert_allclose(tile.score_columns(slice(0, 60)).T, scores, atol=1e-6)
-        exact = score_table(queries, np.arange(60), gallery, np.arange(60))
-        error = np.abs(scores - exact)
-        assert (error <= bound.max_error(exact)).all()
-        assert error.max() > 0
-        # and is not so wide that it decides nothing
-        assert (
-            bound.max_error(exact).max()
-            < {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1}[precision]
-        )
-
-
-@pytest.mark.parametrize("dim", [1, 7, 100, 5000, 10000])
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_pair_has_the_same_score_bits_everywhere(dim, metric):
-    rng = np.random.default_rng(6)
-    vectors = rng.standard_normal((23, dim)).astype(np.float16)
-    names = np.array([f"{n:02d}" for n in range(23)], "S")
-    side, _ = make_vector_sets((vectors, names), None, metric=metric)
-    rows = np.arange(23)
-    table = score_table(side, rows, side, rows)
-    np.testing.assert_array_equal(table, table.T)
-    for number in (1, 2, 5):
-        some = rng.integers(0, 23, number)
-        np.testing.assert_array_equal(
-            score_pairs(side, some, side, some[::-1]), table[some, some[::-1]]
-        )
-    left, right = np.divmod(np.arange(23 * 23), 23)
-    np.testing.assert_array_equal(score_pairs(side, left, side, right), table[left, right])
-
-
 def test_scores_are_those_of_the_definition():
     rng = np.random.default_rng(7)
     a, b = rng.standard_normal((2, 5, 6)).astype(np.float32) * 30
@@ -322,20 +278,6 @@ def test_equal_rows_are_not_scored_pair_by_pair(distinct, monkeypatch):
     assert found.rows[9].tolist() == orders[0][:5]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused_by_name(value):
-    vectors = np.ones((3, 2), np.float32)
-    vectors[1, 1] = value
-    with pytest.raises(InputError, match="that of b;"):
-        make_vector_sets((vectors, np.array(["a", "b", "c"], "S")), None, metric="cosine")
-
-
-def test_different_dimensions_are_refused():
-    names = np.array(["a"], "S")
-    with pytest.raises(InputError, match=r"queries are 3-d .* 2-d ones"):
-        make_vector_sets((np.ones((1, 3)), names), (np.ones((1, 2)), names), metric="dot")
-
-
 def test_empty_sides():
     names = np.array([], "S1")
     none = np.ones((0, 3), np.float32)
@@ -371,11 +313,6 @@ def test_the_precision_is_chosen_by_work_and_doubt(monkeypatch):
 
 def _numpy():
     return products.NumpyProducts("float64")
-
-
-def test_an_unknown_device_is_refused():
-    with pytest.raises(UsageError, match="no device 'tpu'"):
-        products.list_precisions("tpu")
 
 
 @pytest.mark.gpu
