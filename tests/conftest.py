@@ -19,8 +19,8 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """Commands run in this process set up the program's logger: the next test gets it bare."""
+def reset_logging() -> Iterator[None]:
+    """Take back what a command called in this process did to the program's logger."""
     yield
     logger = logging.getLogger("mltool")
     logger.handlers.clear()
@@ -70,23 +70,23 @@ def spawn() -> Run:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 5 classes x 8 small JPEGs, each class with a colour of its own."""
+    """Write a folder of 5 classes x 8 small JPEGs, each class of another colour."""
     folder = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for number in range(5):
-        place = folder / f"class{number}"
-        place.mkdir()
+        of_class = folder / f"class{number}"
+        of_class.mkdir()
         colour = generator.integers(0, 255, 3)
         for item in range(8):
             noise = generator.integers(-30, 30, (40, 48, 3))
             pixels = (colour + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(place / f"{item}.jpg")
+            Image.fromarray(pixels).save(of_class / f"{item}.jpg")
     return folder
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, photos: Path, run: Run) -> Path:
-    """An untrained checkpoint of a tiny network."""
+    """Write the untrained checkpoint of a tiny network."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     run("train", photos, "-o", path, *TINY, "--epochs", 0)
     return path

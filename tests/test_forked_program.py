@@ -15,6 +15,7 @@ from mltool.files.embeddings import Embeddings
 TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "--dim", 16, "-j", 0, "-b", 20)
 
 
+@pytest.mark.slow
 def test_a_fork_writes_the_bytes_of_a_new_process(tmp_path: Path, photos: Path, run, spawn) -> None:
     vectors, files = tmp_path / "x.h5", {}
     matrix = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)

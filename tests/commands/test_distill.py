@@ -38,6 +38,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, photos: Path, call: Call) 
     return paths
 
 
+@pytest.mark.slow
 def test_the_pipeline_ends_in_asymmetric_testing(
     tmp_path: Path, photos: Path, teacher: dict[str, Path], call: Call
 ) -> None:
@@ -88,7 +89,7 @@ def test_the_history_says_how_to_do_it_again(
 def test_a_killed_lesson_is_resumed_to_the_same_bytes(
     tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run, start: Start
 ) -> None:
-    words = ["distill", photos, "-t", teacher["vectors"], *TINY, "--epochs", 60, "-b", 10]
+    words = ["distill", photos, "-t", teacher["vectors"], *TINY, "--epochs", 30, "-b", 10]
     words += ["--mining", "hard", "--queries", 20, "--negatives", 2, "--save-every", 0.1]
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
@@ -106,6 +107,7 @@ def test_a_killed_lesson_is_resumed_to_the_same_bytes(
     assert broken.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_tasks_of_srun_equal_one_process(
     tmp_path: Path, photos: Path, teacher: dict[str, Path], run: Run, start: Start
 ) -> None:

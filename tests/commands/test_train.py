@@ -42,6 +42,7 @@ def test_the_output_has_the_same_bytes_whatever_it_is_called(
     assert temporaries(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_training_learns_and_validation_selects(tmp_path: Path, run: Run) -> None:
     out, log, vectors = (tmp_path / name for name in ("m.safetensors", "log.jsonl", "val.h5"))
     data = ("digits:train", "--limit", 200, *TINY, "--augment", "affine", "-o", out)
@@ -113,11 +114,12 @@ def test_other_settings_are_refused_on_resume(
     assert "lr: 0.001 -> 0.5" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "embed"])
 def test_kill_at_random_moments_then_resume(
     tmp_path: Path, photos: Path, model: Path, run: Run, start: Start, command: str
 ) -> None:
-    words: tuple[object, ...] = ("train", photos, *TINY, "--epochs", 30, "-b", 20)
+    words: tuple[object, ...] = ("train", photos, *TINY, "--epochs", 20, "-b", 20)
     words += ("--save-every", 0.1)
     if command == "embed":
         words = ("embed", model, photos, "-b", 2, "-j", 1)
