@@ -261,7 +261,7 @@ def nearest_rows(
 ) -> np.ndarray:
     """The rows [N, k] of the images nearest to each one, as the teacher sees them."""
     logger.info("looking for the %d nearest images of each of %d", k, len(manifest))
-    vectors = cast(np.ndarray, teacher.stored_rows())
+    vectors = cast(np.ndarray, teacher.map_vectors())
     found = Embeddings(manifest.names, vectors, metric=teacher.metric)
     return nearest(found, None, k=k, keep_self=False, resources=resources).rows
 

@@ -21,7 +21,9 @@ class PixelCache:
 
     def __init__(self, images: int, *, bytes_per_image: int) -> None:
         wanted = max(images * bytes_per_image, 1)
-        self.capacity = min(wanted, int(SHARE_OF_FREE_MEMORY * free_memory() / neighbours()))
+        self.capacity = min(
+            wanted, int(SHARE_OF_FREE_MEMORY * measure_free_memory() / count_local_processes())
+        )
         self._pixels = mmap.mmap(-1, max(self.capacity, 1))
         self._index = np.frombuffer(mmap.mmap(-1, max(24 * images, 1)), np.int64, 3 * images)
         self._index = self._index.reshape(images, 3)  # offset, height, width; height 0 = absent
@@ -29,7 +31,7 @@ class PixelCache:
         self._lock = multiprocessing.get_context("fork").Lock()
 
     def get(self, row: int) -> np.ndarray | None:
-        """The image [H, W, 3] of a row, or None."""
+        """Return the image [H, W, 3] of a row, None where it is not kept."""
         with self._lock:
             offset, height, width = self._index[row].tolist()
         if not height:
@@ -50,14 +52,14 @@ class PixelCache:
             self._index[row] = offset, image.shape[0], image.shape[1]
 
 
-def neighbours() -> int:
-    """Processes of this run on this machine, which all keep images."""
+def count_local_processes() -> int:
+    """Count the processes of this run on this machine, which all keep images."""
     told = (os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"))
     return max([int(text) for text in told if text and text.isdecimal()], default=1)
 
 
-def free_memory() -> int:
-    """Bytes this process may still take: of the machine, or of a control group if that is less."""
+def measure_free_memory() -> int:
+    """Return the bytes this process may take: of the machine, or of a smaller control group."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -65,11 +67,11 @@ def free_memory() -> int:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass  # not Linux: the count of free pages will do
-    return max(min([free, *left_in_groups()]), 0)
+    return max(min([free, *measure_room_in_groups()]), 0)
 
 
-def left_in_groups(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes left in each control group around this process that has a limit.
+def measure_room_in_groups(root: Path = Path("/")) -> Iterator[int]:
+    """Yield the bytes left in each control group around this process that has a limit.
 
     Slurm limits a job, container engines a container: on a large node that is far less than the
     machine has.
@@ -97,6 +99,6 @@ def left_in_groups(root: Path = Path("/")) -> Iterator[int]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of files that the kernel keeps for speed and drops on demand."""
+    """Return the bytes of files that the kernel keeps for speed and drops on demand."""
     lines = (group / "memory.stat").read_text().splitlines()
     return int(dict(line.split() for line in lines).get("inactive_file", 0))

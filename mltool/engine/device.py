@@ -9,7 +9,7 @@ from mltool.errors import UsageError
 
 
 def choose(text: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` as a device; under torchrun each rank its own GPU.
+    """Choose a device by `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; under torchrun one GPU a rank.
 
     Raises UsageError for what this machine does not have.
     """
@@ -38,7 +38,7 @@ def choose(text: str) -> torch.device:
 
 
 def precision(text: str, device: torch.device, *, training: bool) -> str:
-    """`auto` resolved: bf16 where the hardware multiplies it natively, else fp32.
+    """Resolve `auto`: bf16 where the hardware multiplies it natively, else fp32.
 
     On a CPU only extraction uses bf16 by itself; training there stays in fp32, where the gain is
     small and batch statistics would feel the rounding.
@@ -53,7 +53,7 @@ def precision(text: str, device: torch.device, *, training: bool) -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
+    """Return whether the processor multiplies bfloat16 in hardware."""
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
 

@@ -27,14 +27,14 @@ class Ema:
         torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model carries the averages inside the block."""
-        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    def apply_to(self, model: nn.Module) -> Iterator[None]:
+        """Put the averages into the model for the block, then its own weights back."""
+        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         self._assign(model, self.averages)
         try:
             yield
         finally:
-            self._assign(model, own)
+            self._assign(model, weights)
 
     @torch.no_grad()
     def _assign(self, model: nn.Module, values: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from mltool import distributed
 from mltool.engine.data import BatchSource, Images
 from mltool.engine.device import autocast
 from mltool.engine.ema import Ema
-from mltool.engine.loading import in_order, load, report_dead_loaders
+from mltool.engine.loading import batch_rows, load, report_dead_loaders
 from mltool.models.embedder import ImageBatch
 from mltool.models.modes import switch_to_eval
 from mltool.models.spec import ModelSpec
@@ -51,9 +51,9 @@ def embed_blocks(
     for an unreadable image unless `images` skips them.
     """
     model.eval()
-    loaded = load(images, in_order(rows, how.batch_size, views=views), workers=how.workers)
+    loaded = load(images, batch_rows(rows, how.batch_size, views=views), workers=how.workers)
     with report_dead_loaders():
-        for items, batch in zip(in_order(rows, how.batch_size), loaded, strict=True):
+        for items, batch in zip(batch_rows(rows, how.batch_size), loaded, strict=True):
             kept = np.isin([row for row, _ in items], batch.rows.numpy())
             with torch.inference_mode(), autocast(how.device, how.precision):
                 vectors = _embed(model, batch.to(how.device).images)
@@ -100,14 +100,14 @@ def embed_in_training(
     All ranks get the same, by the statistics of rank 0; with `ema` the averaged weights are used.
     """
     distributed.broadcast_buffers(model)
-    averaged = ema.applied(model) if ema is not None else nullcontext()
+    averaged = ema.apply_to(model) if ema is not None else nullcontext()
     with switch_to_eval(model), averaged:
         return embed_rows(model, images, how, rows=rows)
 
 
 def find_readable(images: Images, *, workers: int, batch_size: int) -> tuple[np.ndarray, list[str]]:
     """Return the rows whose images can be read, and the reasons why the others cannot."""
-    batches = in_order(range(len(images.manifest)), batch_size)
+    batches = batch_rows(range(len(images.manifest)), batch_size)
     readable: list[Tensor] = []
     reasons: list[str] = []
     for batch in load(images, batches, workers=workers):

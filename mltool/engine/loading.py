@@ -19,11 +19,11 @@ from mltool.errors import InputError, ResourceError
 from mltool.processors import usable_cores
 
 
-def in_order(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterator[Rows]:
-    """The rows in batches of at most `batch_size` rows, each with its first `views` draws."""
+def batch_rows(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterator[Rows]:
+    """Yield the rows in batches of at most `batch_size` rows, each with its first `views` draws."""
     for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        yield [(row, view) for row in chosen for view in range(views)]
+        part = rows[start : start + batch_size]
+        yield [(row, view) for row in part for view in range(views)]
 
 
 def load(
@@ -73,13 +73,13 @@ def report_dead_loaders() -> Iterator[None]:
 
 
 def _keep_whole(batch: list) -> list:
-    """No collating: `__getitems__` returns a whole batch (or a reason), not a list of items."""
+    """Return a batch as it is: `__getitems__` gives a whole one, or a reason, and no list."""
     return batch
 
 
 @contextmanager
 def _block_signals() -> Iterator[None]:
-    """Processes forked in the block never see the signals by which a run is stopped.
+    """Hide the signals by which a run is stopped from processes forked in the block.
 
     The parent decides when to stop, but terminals, `timeout` and Slurm signal whole groups.
     """

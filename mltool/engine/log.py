@@ -19,7 +19,7 @@ class Log:
         """Keep what an existing log says up to `after_step`, drop the rest (all, if it is 0)."""
         self._file, self._path = None, path or ""
         if path is not None:
-            kept = _kept(path, after_step) if after_step else 0
+            kept = _measure_kept(path, after_step) if after_step else 0
             with atomic.report_errors(path):
                 self._file = open(path, "ab")  # noqa: SIM115 - closed by __exit__
                 self._file.truncate(kept)
@@ -56,8 +56,8 @@ class Log:
                 self._file.close()
 
 
-def _kept(path: str, after_step: int) -> int:
-    """Bytes of the leading lines that belong to steps up to `after_step`."""
+def _measure_kept(path: str, after_step: int) -> int:
+    """Measure the bytes of the leading lines that belong to steps up to `after_step`."""
     size = 0
     try:
         with open(path, "rb") as file:

@@ -132,15 +132,15 @@ def _list_parameters(
         yield group_of.get(parameter, OTHERWISE), f"objective.{name}", parameter
 
 
-def _fused(groups: list[dict]) -> bool:
+def _can_fuse(groups: list[dict]) -> bool:
     return all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
 
 
 _OPTIMIZERS: dict[str, Callable[[list[dict], OptimSettings], optim.Optimizer]] = {
-    "adamw": lambda groups, s: optim.AdamW(groups, lr=s.lr, fused=_fused(groups)),
-    "adam": lambda groups, s: optim.Adam(groups, lr=s.lr, fused=_fused(groups)),
+    "adamw": lambda groups, s: optim.AdamW(groups, lr=s.lr, fused=_can_fuse(groups)),
+    "adam": lambda groups, s: optim.Adam(groups, lr=s.lr, fused=_can_fuse(groups)),
     "sgd": lambda groups, s: optim.SGD(
-        groups, lr=s.lr, momentum=s.momentum, nesterov=s.momentum > 0, fused=_fused(groups)
+        groups, lr=s.lr, momentum=s.momentum, nesterov=s.momentum > 0, fused=_can_fuse(groups)
     ),
     "rmsprop": lambda groups, s: optim.RMSprop(groups, lr=s.lr, momentum=s.momentum),
 }

@@ -146,10 +146,10 @@ def _split(record: object) -> tuple[object, object]:
         return record, None
     settings = dict(record["settings"])
     changeable = {key: settings.pop(key, None) for key in CHANGEABLE}
-    return record | {"settings": settings, "inputs": _by_option(record.get("inputs"))}, changeable
+    return record | {"settings": settings, "inputs": _name_inputs(record.get("inputs"))}, changeable
 
 
-def _by_option(inputs: object) -> object:
+def _name_inputs(inputs: object) -> object:
     """Return the inputs of a record such that a message can say which of them differ."""
     if not isinstance(inputs, list):
         return inputs

@@ -96,7 +96,7 @@ class CachedTeacher:
         vectors = self.read_rows(batch.rows.numpy(), batch.draws.numpy())
         return vectors.to(batch.labels.device)
 
-    def stored_rows(self) -> ConcatenatedRows:
+    def map_vectors(self) -> ConcatenatedRows:
         """Return the vectors [N, dim] of the image list, not read yet; first views."""
         stored = self._rows * self.views
         is_whole = np.array_equal(stored, np.arange(len(self._vectors)))
@@ -148,7 +148,7 @@ class OnlineTeacher:
         return functional.normalize(vectors) if self.metric == "cosine" else vectors
 
     def report(self, crop: int | None) -> None:
-        """Say what this teacher sees of a student's crops of `crop` pixels, or whole images."""
+        """Log what this teacher sees of a student's crops of `crop` pixels, or whole images."""
         spec = self._model.spec
         sees = "the student's crops" if crop is not None else "the student's whole images"
         if crop not in (None, spec.crop):

@@ -84,7 +84,7 @@ class TrainingPlan:
 
 
 def train(plan: TrainingPlan, options: ExecutionOptions) -> None:
-    """Carry out a plan: `options.output` appears when it is finished.
+    """Train by a plan: `options.output` appears when it is finished.
 
     Raises Interrupted after saving when a signal came, NumericError, InputError (a partial of
     another run) and ResourceError.

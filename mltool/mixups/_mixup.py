@@ -34,8 +34,8 @@ class Mixup:
     def __post_init__(self) -> None:
         for kind in self.kinds:
             if kind not in KINDS:
-                known = ", ".join(KINDS)
-                raise UsageError(f"mixup: pairs={self.pairs} is not valid; join some of {known}")
+                kinds = ", ".join(KINDS)
+                raise UsageError(f"mixup: pairs={self.pairs} is not valid; join some of {kinds}")
         if self.per_anchor is not None and self.per_anchor < 1:
             raise UsageError(f"mixup: per_anchor={self.per_anchor}: it takes 1 or more, or none")
         for name, value in (("alpha", self.alpha), ("weight", self.weight)):

@@ -15,19 +15,11 @@ def embedding(
     draw: Literal["pair", "step"] = "pair",
     weight: Positive = 0.4,
 ) -> Mixup:
-    """Two embeddings of unit length are mixed and renormalised.
+    """Mix two embeddings of unit length and renormalise the mix.
 
     v = lambda z + (1 - lambda) z' over its length, z = f(x)
 
     Where the candidates of a loss are proxies, these are mixed. It costs next to nothing: the
     similarity of an anchor to a mix follows from those to the two and between them.
     """
-    return Mixup(
-        stage=None,
-        pairs=pairs,
-        negatives=negatives,
-        per_anchor=per_anchor,
-        alpha=alpha,
-        draw=draw,
-        weight=weight,
-    )
+    return Mixup(None, pairs, negatives, per_anchor, alpha, draw, weight)

@@ -16,7 +16,7 @@ def feature(
     draw: Literal["pair", "step"] = "pair",
     weight: Positive = 0.4,
 ) -> Mixup:
-    """Two feature maps are mixed at a stage of the backbone and go through the rest of the model.
+    """Mix two feature maps at a stage of the backbone; the rest of the model embeds the mix.
 
     v = f_m(lambda g_m(x) + (1 - lambda) g_m(x')), f = f_m after g_m
 
@@ -24,12 +24,4 @@ def feature(
     mixed example costs what the layers after the stage cost. With average pooling and a linear
     projection `last` is the mix of the embeddings before they are normalised.
     """
-    return Mixup(
-        stage=stage,
-        pairs=pairs,
-        negatives=negatives,
-        per_anchor=per_anchor,
-        alpha=alpha,
-        draw=draw,
-        weight=weight,
-    )
+    return Mixup(stage, pairs, negatives, per_anchor, alpha, draw, weight)

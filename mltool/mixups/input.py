@@ -15,18 +15,10 @@ def input(  # noqa: A001 - the shell's name
     draw: Literal["pair", "step"] = "pair",
     weight: Positive = 0.4,
 ) -> Mixup:
-    """Two images are mixed pixel by pixel and go through the whole model.
+    """Mix two images pixel by pixel; the whole model embeds the mix.
 
     v = f(lambda x + (1 - lambda) x')
 
     A mixed example costs as much as an image: one for each anchor doubles the work of a step.
     """
-    return Mixup(
-        stage="input",
-        pairs=pairs,
-        negatives=negatives,
-        per_anchor=per_anchor,
-        alpha=alpha,
-        draw=draw,
-        weight=weight,
-    )
+    return Mixup("input", pairs, negatives, per_anchor, alpha, draw, weight)

@@ -22,7 +22,7 @@ from mltool import components
 from mltool.datasets import open_data
 from mltool.engine import device
 from mltool.engine.data import Images
-from mltool.engine.loading import in_order, load
+from mltool.engine.loading import batch_rows, load
 from mltool.files import embeddings
 from mltool.models.source import open_model
 
@@ -57,7 +57,7 @@ def compare(
 
     def loop() -> None:
         images = Images(manifest, model.spec, crop, seed=0)
-        batches = list(in_order(range(len(manifest)), BATCH))
+        batches = list(batch_rows(range(len(manifest)), BATCH))
         vectors = []
         with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
             for batch in load(images, batches, workers=workers):

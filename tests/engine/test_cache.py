@@ -49,7 +49,7 @@ def test_a_full_cache_keeps_what_it_has() -> None:
 
 @pytest.mark.parametrize("free", [0, 150, 10**9])
 def test_no_more_than_a_share_of_the_free_memory(free: int, monkeypatch) -> None:
-    monkeypatch.setattr(cache, "free_memory", lambda: free)
+    monkeypatch.setattr(cache, "measure_free_memory", lambda: free)
     pixels = PixelCache(3, bytes_per_image=105)
     assert pixels.capacity == min(315, int(free * cache.SHARE_OF_FREE_MEMORY))
     pixels.put(0, image(0, 2, 2))
@@ -62,7 +62,7 @@ def test_an_empty_data_set() -> None:
 
 def test_free_memory_is_plausible() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < cache.free_memory() <= total
+    assert 0 < cache.measure_free_memory() <= total
 
 
 def group(folder: Path, limit: str, used: str, files: int = 0, *, old: bool = False) -> None:
@@ -76,19 +76,19 @@ def group(folder: Path, limit: str, used: str, files: int = 0, *, old: bool = Fa
 def test_limits_of_a_job_and_of_a_container_count(tmp_path: Path) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     own = tmp_path / "proc/self/cgroup"
-    assert list(cache.left_in_groups(tmp_path)) == []
+    assert list(cache.measure_room_in_groups(tmp_path)) == []
     top = tmp_path / "sys/fs/cgroup"
     own.write_text("0::/slurm/job_7/step_0\n")
     group(top / "slurm/job_7/step_0", "max", "90")
     group(top / "slurm/job_7", "1000", "700", 50)  # the limit of the job holds for its steps
     group(top / "slurm", "9000", "900")
-    assert list(cache.left_in_groups(tmp_path)) == [350, 8100]
+    assert list(cache.measure_room_in_groups(tmp_path)) == [350, 8100]
     own.write_text("0::/\n")  # as a container sees itself
     group(top, "500", "100")
-    assert list(cache.left_in_groups(tmp_path)) == [400]
+    assert list(cache.measure_room_in_groups(tmp_path)) == [400]
     own.write_text("4:cpu,cpuacct:/a\n9:memory:/docker/abc\n")  # the older layout
     group(top / "memory", "300", "100", 20, old=True)
-    assert list(cache.left_in_groups(tmp_path)) == [220]
+    assert list(cache.measure_room_in_groups(tmp_path)) == [220]
 
 
 def test_forked_processes_fill_one_cache() -> None:

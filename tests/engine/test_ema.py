@@ -36,12 +36,12 @@ def test_applied_lends_the_averages_and_gives_the_weights_back() -> None:
     with torch.no_grad():
         net[0].weight.zero_()
     own = net[0].weight
-    with ema.applied(net):
+    with ema.apply_to(net):
         assert net[0].weight is own  # the optimiser still holds the same parameter
         assert torch.equal(own, ema.averages["0.weight"])
         assert own.any()
     assert not own.any()
-    with pytest.raises(KeyError), ema.applied(net):
+    with pytest.raises(KeyError), ema.apply_to(net):
         raise KeyError
     assert not own.any()
 

@@ -56,7 +56,7 @@ class Memory(Term):
         self.register_buffer("offset", torch.zeros((), dtype=torch.int64))
 
     def side(self) -> BatchSide:
-        """All slots as candidates; an empty one has neither label nor row and pairs with none."""
+        """Return all slots as candidates; an empty one has no label and no row, hence no pairs."""
         return BatchSide(self.vectors, self.labels, rows=self.rows)
 
     def is_filled(self, step: int) -> bool:

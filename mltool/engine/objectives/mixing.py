@@ -258,7 +258,7 @@ def build_mixed_pairs(mixture: Mixture, comparison: Comparison, inputs: MixInput
 
 
 def describe_cost(mixture: Mixture, inputs: MixInputs | None) -> str:
-    """Say what the mixed examples of a step take."""
+    """Describe what the mixed examples of a step cost."""
     count = int((mixture.pos + mixture.neg > 0).sum())
     if inputs is None:
         return f"mixup: {count} mixed embeddings in the first step, {4e-6 * count:.2f} MB"

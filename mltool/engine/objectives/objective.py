@@ -127,7 +127,9 @@ class Objective(nn.Module):
                 model=model,
                 generator=self.generator,
                 teacher=self.teacher,
-                features=Features.of(self.features, span) if self.features is not None else None,
+                features=Features.from_hooks(self.features, span)
+                if self.features is not None
+                else None,
                 stage_outputs=_part(hook.seen, span) if hook is not None else None,
             )
             for (name, batch), span in zip(batches.items(), spans, strict=True)

@@ -49,7 +49,7 @@ class Features:
     pooled: Tensor  # [B, C]
 
     @classmethod
-    def of(cls, hooks: FeatureHooks, span: slice | None = None) -> "Features":
+    def from_hooks(cls, hooks: FeatureHooks, span: slice | None = None) -> "Features":
         """Take from the latest forward pass all rows, or those of a span."""
         maps, pooled = list(hooks.maps), hooks.pooled
         if span is None:
@@ -136,7 +136,7 @@ class StepOutputs:
         assert self.teacher is not None
         vectors = self.teacher.embed_batch(self.batch)
         hooks = self.teacher.hooks
-        return vectors, Features.of(hooks) if hooks is not None else None
+        return vectors, Features.from_hooks(hooks) if hooks is not None else None
 
     @cached_property
     def teacher_tuples(self) -> TupleCandidates:

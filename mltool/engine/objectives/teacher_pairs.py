@@ -60,7 +60,7 @@ class TeacherVectors:
             pairs = pairs._replace(pos=to_self, neg=pairs.neg + is_other)
         if not self.has_negatives:
             pairs = pairs._replace(neg=torch.zeros_like(pairs.neg))
-        return _weighted(pairs, anchors)
+        return _apply_weights(pairs, anchors)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TeacherTuples:
     def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
         """Return the pairs of the batch's anchors, each with its tuple."""
         anchors, _ = term.sides(step.side)
-        pairs = _within_tuples(anchors.vectors, step.teacher_tuples)
+        pairs = _pair_with_tuples(anchors.vectors, step.teacher_tuples)
         pos, neg = pairs.pos, pairs.neg if self.has_negatives else torch.zeros_like(pairs.neg)
         pos = torch.zeros_like(pos) if self.positives == "self" else pos
         pairs = Pairs(pairs.sim, pos, neg)
@@ -86,7 +86,7 @@ class TeacherTuples:
             one = torch.ones_like(to_self)
             columns = zip((to_self, one, torch.zeros_like(one)), pairs, strict=True)
             pairs = Pairs(*(torch.cat([first, others], dim=1) for first, others in columns))
-        return Comparison(anchors, None, _weighted(pairs, anchors))
+        return Comparison(anchors, None, _apply_weights(pairs, anchors))
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ class BatchTuples:
         anchors = BatchSide(side.vectors[first], side.labels[first], weights)
         units = step.unit_embeddings.reshape(len(rows), self.size, -1)
         tuples = TupleCandidates(units[:, 1:], exists=rows[:, 1:] != rows[:, :1])
-        pairs = _within_tuples(anchors.vectors, tuples)
-        return Comparison(anchors, None, _weighted(pairs, anchors))
+        pairs = _pair_with_tuples(anchors.vectors, tuples)
+        return Comparison(anchors, None, _apply_weights(pairs, anchors))
 
 
-def _within_tuples(anchors: Tensor, tuples: TupleCandidates) -> Pairs:
+def _pair_with_tuples(anchors: Tensor, tuples: TupleCandidates) -> Pairs:
     """Build the pairs [A, 1 + n] of anchors [A, D]: a positive first, then negatives."""
     sim = torch.einsum("ad,akd->ak", anchors, tuples.vectors)
     exists = tuples.exists.to(sim.dtype)
@@ -121,5 +121,5 @@ def _within_tuples(anchors: Tensor, tuples: TupleCandidates) -> Pairs:
     return Pairs(sim, pos, neg)
 
 
-def _weighted(pairs: Pairs, anchors: BatchSide) -> Pairs:
+def _apply_weights(pairs: Pairs, anchors: BatchSide) -> Pairs:
     return pairs if anchors.weights is None else scale_pairs(pairs, anchors.weights[:, None])
