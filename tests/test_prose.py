@@ -19,7 +19,7 @@ EXEMPT = {
 }
 # The first word of a function's docstring: the imperative of a verb; one line a letter.
 VERBS = """
-    Accept Accumulate Add Adjust Allocate Allow Answer Append Apply Ask Assert Assign Average
+    Accept Accumulate Add Adjust Allocate Allow Answer Append Apply Ask Assert Assign Attach Average
     Backpropagate Begin Bind Blend Block Bound Break Bring Broadcast Build
     Cache Call Change Check Choose Claim Classify Clear Clip Close Cluster Collect Combine Compare
     Complete Compress Compute Concatenate Continue Convert Copy Count Create Crop Cut

@@ -91,9 +91,9 @@ class Embedder(nn.Module):
     def _maps_through(self, images: Tensor, tap: StageHook) -> Tensor:
         """Return the feature maps with the hook at its stage."""
         if tap.stage == stages.INPUT:
-            return self._maps(tap.through(images))
+            return self._maps(tap.pass_on(images))
         if tap.stage == stages.LAST:
-            return tap.through(self._maps(images)) if tap.replacement is None else tap.replacement
+            return tap.pass_on(self._maps(images)) if tap.replacement is None else tap.replacement
         with stages.attach(self.backbone, tap):
             return self._maps(images)
 

@@ -26,7 +26,7 @@ class StageHook:
     replacement: Tensor | None = None
     seen: Tensor | None = None
 
-    def through(self, values: Tensor) -> Tensor:
+    def pass_on(self, values: Tensor) -> Tensor:
         """Keep the activations `values` and return those with which the pass continues."""
         self.seen = values
         return values if self.replacement is None else self.replacement
@@ -58,14 +58,14 @@ def attach(backbone: nn.Module, hook: StageHook) -> Iterator[None]:
     check(backbone, hook.stage)
     modes = {module: module.training for module in backbone.modules()}
 
-    def on_stage(module: nn.Module, inputs: tuple, output: object) -> Tensor:
+    def intercept(module: nn.Module, inputs: tuple, output: object) -> Tensor:
         if not isinstance(output, Tensor):
             raise UsageError(f"stage {hook.stage} gives no single tensor; use another one")
         for each, training in modes.items():  # the layers behind the stage train again
             each.training = training
-        return hook.through(output)
+        return hook.pass_on(output)
 
-    handle = backbone.get_submodule(hook.stage).register_forward_hook(on_stage)
+    handle = backbone.get_submodule(hook.stage).register_forward_hook(intercept)
     try:
         if hook.replacement is None:
             yield
