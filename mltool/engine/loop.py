@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn, optim
@@ -46,14 +45,6 @@ class Moment:
     epochs: int
 
 
-class Objective(Protocol):
-    """What a run minimises; an `nn.Module` whose parameters and buffers are saved with it."""
-
-    def __call__(
-        self, streams: Mapping[str, Batch], model: Embed, moment: Moment
-    ) -> dict[str, Tensor]: ...
-
-
 @dataclass
 class Counters:
     """How far a run is: `step` batches of `epoch` are done."""
@@ -79,7 +70,11 @@ class LoopSettings:
 
 @dataclass
 class Run:
-    """A run's parts: everything that steps change."""
+    """A run's parts: everything that steps change.
+
+    The objective is called with the streams' batches by name, the model as `Embed`, and a Moment;
+    it returns scalars by name, whose sum is minimised. Its parameters and buffers are saved.
+    """
 
     model: nn.Module
     objective: nn.Module
@@ -114,11 +109,11 @@ def fit(
     a loss that is not finite and for embeddings that have all become the same.
     """
     counters = run.counters
-    stepper = _Stepper(run, settings)
-    saved, first = time.monotonic(), _count_steps(run, steps)
+    stepper, saver = _Stepper(run, settings), _Saver(save, log, every=save_every)
+    first, total = _count_steps(run, steps), settings.epochs * steps
     with (
         closing(batches(counters.epoch, counters.step)) as stream,
-        Progress("train", settings.epochs * steps, unit="steps", start=first) as bar,
+        Progress("train", total, unit="steps", start=first) as bar,
     ):
         while not _is_over(counters, settings):
             epoch = counters.epoch + counters.step / steps  # with fractions
@@ -132,15 +127,26 @@ def fit(
             if ended:
                 _end_epoch(counters, settings, validate, keep_best)
             asked = distributed.any_rank(stop.requested, run.device)
-            due = (ended and validate is not None) or time.monotonic() - saved > save_every
-            if asked or due:
-                log.flush()
-                save()
-                saved = time.monotonic()
+            saver.save(now=asked or (ended and validate is not None))
             if asked:
                 distributed.barrier()  # who leaves early has the launcher kill who still saves
             if asked and not _is_over(counters, settings):
                 raise Interrupted("stopped by a signal; the state is saved, go on with --resume")
+
+
+class _Saver:
+    """Saves the running state, behind the lines of the log that it counts as written."""
+
+    def __init__(self, save: Callable[[], None], log: Log, *, every: float) -> None:
+        self._save, self._log, self._every = save, log, every
+        self._saved = time.monotonic()
+
+    def save(self, *, now: bool) -> None:
+        """Save now, or when the last time is long enough ago."""
+        if now or time.monotonic() - self._saved > self._every:
+            self._log.flush()
+            self._save()
+            self._saved = time.monotonic()
 
 
 def _count_steps(run: Run, steps: int) -> int:

@@ -82,6 +82,19 @@ def measure(
             gradient = _differentiate(term, mixed, comparison.anchors)
             sims[number].append(mixed.sim[exists].cpu())
             pulled[number].append((gradient <= 0)[exists].cpu())
+    miner_text = miner.text if miner is not None else None
+    return _summarize(sims, pulled, loss=loss, miner=miner_text, level=level)
+
+
+def _summarize(
+    sims: list[list[Tensor]],
+    pulled: list[list[Tensor]],
+    *,
+    loss: str,
+    miner: str | None,
+    level: str,
+) -> Curve:
+    """Turn what was measured at each lambda, batch by batch, into probabilities."""
     joined = [torch.cat(parts).numpy() for parts in sims]
     if not len(joined[0]):
         raise InputError("no image has both positives and negatives in its batch; nothing to mix")
@@ -93,7 +106,7 @@ def measure(
     ]
     return Curve(
         loss=loss,
-        miner=miner.text if miner is not None else None,
+        miner=miner,
         mixup=level,
         examples=len(joined[0]),
         share=LAMBDAS,
