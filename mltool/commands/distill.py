@@ -11,7 +11,14 @@ import torch
 
 from mltool import components, distributed
 from mltool.commands import teacher_student, training_record, training_setup
-from mltool.commands.objective import Additions, Lesson, Pairing, build_objective
+from mltool.commands.objective import (
+    Lesson,
+    Pairing,
+    build_objective,
+    choose_additions,
+    record_additions,
+    refuse_stage,
+)
 from mltool.commands.training_options import TrainingOptions
 from mltool.engine import training
 from mltool.engine.data import Images
@@ -133,6 +140,7 @@ def _plan(
     training_setup.refuse_unequal(options, model, maps=teacher_student.name_loss_on_maps(options))
     training_setup.refuse_single(options, model, sampler)
     objective = _objective(options, teaching, teacher, model, manifest, sampler)
+    refuse_stage(objective, options, model)
     loop = training_setup.loop_settings(options, device)
     held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(
@@ -290,7 +298,7 @@ def _objective(
     return build_objective(
         options.losses,
         Pairing(teaching.positives, teaching.symmetric, size),
-        Additions(),
+        choose_additions(options.objective, epoch_steps=sampler.steps),
         model=model,
         classes=len(manifest.label_names),
         seed=options.execution.seed,
@@ -307,13 +315,15 @@ def _history(
     held_out: Validation | None,
     precision: str,
 ) -> history.History:
+    additions = record_additions(options.objective)
+    additions = {name: value for name, value in additions.items() if value is not None}
     return training_record.record(
         "distill",
         options,
         model,
         manifest,
         held_out,
-        settings=recorded(teaching) | {"precision": precision},
+        settings=recorded(teaching) | additions | {"precision": precision},
         counts={},
         inputs=teacher.inputs,
         before=[teacher.history],

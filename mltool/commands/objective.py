@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 
 from mltool import components
+from mltool.commands import training_setup
+from mltool.commands.training_options import TrainingOptions
 from mltool.components import Choice
 from mltool.engine.objectives.memory import Memory, MemorySettings, MemoryTerm
 from mltool.engine.objectives.mixing import MixedTerm
@@ -17,16 +19,18 @@ from mltool.engine.objectives.pair_loss import (
     Selector,
     VectorTerm,
     build_pairs,
-    explain_fixed_sides,
     load_miner,
 )
 from mltool.engine.objectives.teacher_pairs import BatchTuples, TeacherTuples, TeacherVectors
 from mltool.engine.objectives.transfer import TransferTerm
 from mltool.engine.teachers import Teacher
 from mltool.errors import UsageError
+from mltool.models import stages
 from mltool.models.embedder import Embedder
 from mltool.models.features import FeatureHooks
 from mltool.options.choices import Positives, pairing_of
+from mltool.options.group import recorded
+from mltool.options.objective import ObjectiveOptions
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,30 @@ class Additions:
     mixup: Choice | None = None
 
 
+def choose_additions(options: ObjectiveOptions, *, epoch_steps: int) -> Additions:
+    """Return what the options ask for; a memory begins with the second epoch by default."""
+    memory = None
+    if options.memory is not None:
+        weight = 1.0 if options.memory_weight is None else options.memory_weight
+        start = epoch_steps if options.memory_start is None else options.memory_start
+        memory = MemorySettings(options.memory, weight=weight, start=start)
+    return Additions(
+        miner=components.parse("miners", options.miner) if options.miner else None,
+        memory=memory,
+        mixup=components.parse("mixups", options.mixup) if options.mixup else None,
+    )
+
+
+def record_additions(options: ObjectiveOptions) -> dict[str, object]:
+    """Return what a record says of them; components with all their settings."""
+    settings = recorded(options)
+    del settings["loss"]
+    for family, text in (("miners", options.miner), ("mixups", options.mixup)):
+        if text is not None:
+            settings[family.removesuffix("s")] = components.parse(family, text).text
+    return settings
+
+
 @dataclass(frozen=True)
 class Lesson:
     """Who teaches: a teacher, hooks at the student, and what transfers may ask for by name."""
@@ -70,7 +98,7 @@ def build_objective(
     seed: int,
     lesson: Lesson | None = None,
 ) -> Objective:
-    """Build the objective. Raises UsageError for what does not fit together.
+    """Build the objective. Raises UsageError for mixed examples without a gradient.
 
     Without a lesson the vectors are normalised by the model, unless a loss wants them raw.
     """
@@ -110,8 +138,6 @@ def list_terms(
 
     The memory itself comes last, so that it is filled when all losses were taken.
     """
-    _refuse_losses(losses, pairing)
-    _refuse_additions(losses, pairing, additions)
     miner, memory = additions.miner, None
     selector = load_miner(miner, dim=dim, generator=generator) if miner is not None else None
     if additions.memory is not None:
@@ -177,7 +203,7 @@ def choose_source(choice: Choice, pairing: Pairing) -> CandidateSource:
 def _list_additions(
     key: str, term: PairTerm, memory: Memory | None, mixup: Choice | None
 ) -> dict[str, Term]:
-    """List the terms that depend on a pair term. Raises UsageError for what cannot be mixed."""
+    """List the terms that depend on a pair term. Raises UsageError where mixing teaches nothing."""
     terms: dict[str, Term] = {}
     if memory is not None and term.declared.has_batch_pairs:
         source = term.source
@@ -196,55 +222,8 @@ def make_distinct(names: list[str]) -> list[str]:
     return [f"{n}-{i + 1}" if n in names[:i] else n for i, n in enumerate(names)]
 
 
-def _refuse_losses(losses: Sequence[Choice], pairing: Pairing) -> None:
-    """Raise UsageError for losses whose candidates others cannot stand in for."""
-    has_tuples = pairing.images_per_tuple is not None
-    for choice in losses:
-        if choice.family == "transfers" or not choice.declared.has_batch_pairs:
-            continue
-        if choice.declared.square and (has_tuples or not pairing.symmetric):
-            remedy = "leave out --mining" if has_tuples else "say --symmetric"
-            raise UsageError(f"{explain_fixed_sides(choice)}; {remedy}")
-        if pairing.symmetric and pairing_of(choice, pairing.positives).positives != "class":
-            raise UsageError(
-                f"--loss {choice.alias or choice.name}: with --symmetric an image would be its own "
-                "positive; use --positives class"
-            )
-
-
-def _refuse_additions(losses: Sequence[Choice], pairing: Pairing, additions: Additions) -> None:
-    """Raise UsageError for a miner, a memory or a mixup that the losses have no use for."""
-    miner = additions.miner
-    paired = [choice for choice in losses if choice.family != "transfers"]
-    open_losses = [choice for choice in paired if choice.declared.has_batch_pairs]
-    has_choice = [c for c in open_losses if pairing_of(c, pairing.positives).has_negatives]
-    if miner is not None and not has_choice:
-        raise UsageError(
-            f"--miner {miner.name} has nothing to choose from: no loss has batch pairs"
-        )
-    if miner is not None and miner.declared.square and not pairing.symmetric:
-        raise UsageError(
-            f"--miner {miner.name} has no place here: it needs a whole batch of the student's "
-            "vectors; say --symmetric"
-        )
-    for option in ("memory", "mixup"):
-        if getattr(additions, option) is None:
-            continue
-        reasons = [_explain_closed(choice) for choice in paired]
-        if reason := next(filter(None, reasons), ""):
-            raise UsageError(f"--{option} has no place here: {reason}; use another --loss")
-        if not paired:
-            raise UsageError(f"--{option} has no place here: no --loss compares pairs")
-    if additions.memory is not None and not open_losses:
-        raise UsageError("--memory has no place here: all candidates are proxies")
-    if additions.memory is not None and miner is not None and miner.declared.square:
-        raise UsageError(
-            f"--memory has no place beside --miner {miner.name}: it needs a whole batch"
-        )
-
-
-def _explain_closed(choice: Choice) -> str:
-    """Return why a loss takes no further candidates, or an empty string."""
-    if choice.declared.has_batch_pairs and not pairing_of(choice, "class").has_negatives:
-        return f"{choice.alias} compares an image with its own vector of the teacher alone"
-    return explain_fixed_sides(choice)
+def refuse_stage(objective: Objective, options: TrainingOptions, model: Embedder) -> None:
+    """Raise UsageError where the stage at which examples are mixed does not fit model or images."""
+    if objective.stage is not None:
+        stages.check(model.backbone, objective.stage)
+        training_setup.refuse_unequal(options, model, maps=f"--mixup {options.objective.mixup}")

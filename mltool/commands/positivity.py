@@ -8,13 +8,14 @@ import torch
 
 from mltool import components
 from mltool.commands.training_setup import keep_labelled
+from mltool.components import Choice
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Batch, Images, plain_view
 from mltool.engine.loading import default_workers, load
 from mltool.engine.mixed_positivity import as_text, measure
 from mltool.engine.objectives.mixing import MixedTerm
-from mltool.engine.objectives.pair_loss import PairTerm, explain_fixed_sides
+from mltool.engine.objectives.pair_loss import PairTerm
 from mltool.engine.samplers import ClassBalanced, choose_sizes
 from mltool.errors import UsageError
 from mltool.files import atomic
@@ -23,6 +24,7 @@ from mltool.mixups import Mixup
 from mltool.models import checkpoint, stages
 from mltool.models.checkpoint import Checkpoint
 from mltool.options import rules
+from mltool.options.additions import explain_no_mixup
 from mltool.options.choices import is_transfer, parse_loss
 from mltool.options.lists import ListOptions
 from mltool.options.retrieval import PositivityOptions
@@ -58,7 +60,10 @@ def run(
     )
     manifest = keep_labelled(manifest, data, "positivity")
     loss, level = _chosen(options, start)
-    term = _term(loss, start, manifest)
+    choice = components.parse("losses", loss)
+    term = _term(choice, start, manifest)
+    if reason := explain_no_mixup(choice, level, symmetric=True):
+        raise UsageError(f"--mixup has no place here: {reason}")
     mixup: Mixup = components.load("mixups", level)()
     _check(term, mixup, keep_aspect=start.spec.keep_aspect)
     network = start.build_model().to(device)
@@ -71,7 +76,7 @@ def run(
         term.to(device),
         mixup,
         miner=components.parse("miners", miner) if miner else None,
-        loss=components.parse("losses", loss).text,
+        loss=choice.text,
         level=components.parse("mixups", level).text,
         seed=options.seed,
     )
@@ -98,12 +103,9 @@ def _trained_with(found: Checkpoint) -> dict:
     return found.history[-1]["settings"] if found.history else {}
 
 
-def _term(loss: str, found: Checkpoint, manifest: Manifest) -> PairTerm:
+def _term(choice: Choice, found: Checkpoint, manifest: Manifest) -> PairTerm:
     """Return the loss, with what it has learned. Raises UsageError where that cannot be."""
     own = manifest.label_names
-    choice = components.parse("losses", loss)
-    if reason := explain_fixed_sides(choice):
-        raise UsageError(f"--mixup has no place here: {reason}")
     term = PairTerm(choice, classes=len(found.classes) or len(own), dim=found.spec.dim)
     if not any(p.requires_grad for p in term.parameters()):
         return term

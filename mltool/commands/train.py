@@ -6,7 +6,14 @@ import torch
 
 from mltool import components, distributed
 from mltool.commands import training_record, training_setup
-from mltool.commands.objective import Additions, Pairing, build_objective
+from mltool.commands.objective import (
+    Additions,
+    Pairing,
+    build_objective,
+    choose_additions,
+    record_additions,
+    refuse_stage,
+)
 from mltool.commands.training_options import TrainingOptions
 from mltool.engine import training
 from mltool.engine.data import Images
@@ -16,7 +23,6 @@ from mltool.engine.mining import (
     TupleSampler,
     choose_tuples_per_batch,
 )
-from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.objective import Objective
 from mltool.engine.samplers import ClassBalanced, Sampler
 from mltool.engine.streams import MAIN, Stream
@@ -24,12 +30,10 @@ from mltool.engine.training import TrainingPlan, Validation
 from mltool.errors import SkippedInputs
 from mltool.files import atomic, history
 from mltool.files.manifest import Manifest
-from mltool.models import stages
 from mltool.models.embedder import Embedder, count_parameters
 from mltool.options import rules
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.choices import parse_losses
-from mltool.options.group import recorded
 from mltool.options.images import ImageOptions
 from mltool.options.lists import ListOptions
 from mltool.options.model import ModelOptions
@@ -134,25 +138,16 @@ def _balanced(
 ) -> tuple[ClassBalanced, Objective]:
     """Build P x K batches, compared within, and their objective."""
     sampler = training_setup.class_balanced(options, manifest)
-    miner, mixup = options.objective.miner, options.objective.mixup
-    additions = Additions(
-        miner=components.parse("miners", miner) if miner else None,
-        memory=_memory(options, sampler),
-        mixup=components.parse("mixups", mixup) if mixup else None,
-    )
     objective = build_objective(
         options.losses,
         Pairing(),
-        additions,
+        choose_additions(options.objective, epoch_steps=sampler.steps),
         model=model,
         classes=len(manifest.label_names),
         seed=options.execution.seed,
     )
-    if objective.stage is not None:
-        stages.check(model.backbone, objective.stage)
-    training_setup.refuse_unequal(
-        options, model, maps=f"--mixup {mixup}" if objective.stage else None
-    )
+    refuse_stage(objective, options, model)
+    training_setup.refuse_unequal(options, model, maps=None)
     training_setup.refuse_single(options, model, sampler)
     return sampler, objective
 
@@ -180,16 +175,6 @@ def _mined(
     return sampler, objective
 
 
-def _memory(options: TrainingOptions, sampler: ClassBalanced) -> MemorySettings | None:
-    if options.objective.memory is None:
-        return None
-    weight = 1.0 if options.objective.memory_weight is None else options.objective.memory_weight
-    start = (
-        sampler.steps if options.objective.memory_start is None else options.objective.memory_start
-    )
-    return MemorySettings(options.objective.memory, weight=weight, start=start)
-
-
 def _history(
     options: TrainingOptions,
     model: Embedder,
@@ -198,11 +183,7 @@ def _history(
     sampler: Sampler,
     precision: str,
 ) -> history.History:
-    settings = recorded(options.objective)
-    for family, text in (("miners", options.objective.miner), ("mixups", options.objective.mixup)):
-        if text is not None:
-            settings[family.removesuffix("s")] = components.parse(family, text).text
-    del settings["loss"]
+    settings = record_additions(options.objective)
     if isinstance(sampler, ClassBalanced):
         settings["classes_per_batch"] = sampler.classes_per_batch
         settings["images_per_class"] = sampler.images_per_class

@@ -1,32 +1,18 @@
-"""Optimisers whose groups, named after the part that learns, have rates of their own."""
+"""Optimisers whose groups, named after the part that learns, have rates of their own.
+
+Parameters of the model go by its parts; a term of the objective names the group of what it learns.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn, optim
 
-from mltool.components import suggest
 from mltool.errors import InputError, UsageError
+from mltool.options.optimisation import RATE_GROUPS, OptimizerName, ScheduleName
 
-OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
-ScheduleName = Literal["cosine", "constant", "step"]
-
-# Whose parameters a group holds. Those of the model go by its parts; a term of the objective names
-# the group of what it learns.
-GROUPS = (
-    "backbone",
-    "attention",
-    "pooling",
-    "projection",
-    "proxies",
-    "transfer",
-    "masks",
-    "basis",
-    "pretext",
-)
 Members = list[tuple[str, nn.Parameter]]
 OTHERWISE = "proxies"  # of an objective that names none
 
@@ -101,7 +87,7 @@ def _group_parameters(
 
 def choose_rates(settings: OptimSettings, *, pretrained: bool) -> dict[str, float]:
     """Return the base rate of each group."""
-    rates = dict.fromkeys(GROUPS, settings.lr)
+    rates = dict.fromkeys(RATE_GROUPS, settings.lr)
     rates["backbone"] *= PRETRAINED_BACKBONE if pretrained else 1.0
     rates["proxies"] *= PROXIES
     return rates | dict(settings.lr_groups)
@@ -112,8 +98,7 @@ def _refuse_absent(settings: OptimSettings, present: Sequence[str]) -> None:
         if name not in present:
             names = ", ".join(dict.fromkeys(present))
             raise UsageError(
-                f"a rate for {name}{suggest(name, list(GROUPS))}: nothing of that name learns here "
-                f"(there are: {names})"
+                f"there is a rate for {name}, but nothing of that name learns here ({names} do)"
             )
 
 
@@ -123,7 +108,7 @@ def _list_parameters(
     """Yield (group, name, parameter) of all that learns."""
     for name, parameter in model.named_parameters():
         part = name.partition(".")[0]
-        yield part if part in GROUPS else "projection", f"model.{name}", parameter
+        yield part if part in RATE_GROUPS else "projection", f"model.{name}", parameter
     group_of: dict[nn.Parameter, str] = {}
     for module in objective.modules():  # the inner modules come later, and prevail
         if (group := getattr(module, "group", None)) is not None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mltool import components
 from mltool.components import Choice
 from mltool.errors import UsageError
+from mltool.options.additions import refuse_additions, refuse_candidates
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.choices import (
     SHORT_FORMS,
@@ -37,11 +38,12 @@ def check_train(
     tuples: TupleOptions,
 ) -> None:
     """Refuse options of `train` that do not fit together."""
-    parse_losses(objective.loss)
+    losses = parse_losses(objective.loss)
     _check_components(model, objective, images)
-    _check_tuples(batches, tuples)
-    if tuples.mining != "none" and (objective.miner or objective.memory or objective.mixup):
-        raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
+    _check_tuples(batches, tuples, objective)
+    has_tuples = tuples.mining != "none"
+    refuse_candidates(losses, positives="class", symmetric=True, has_tuples=has_tuples)
+    _check_additions(losses, objective, symmetric=True)
 
 
 def check_distill(
@@ -55,11 +57,16 @@ def check_distill(
     """Refuse options of `distill` that do not fit together."""
     losses = parse_losses(objective.loss, with_teacher=True)
     _check_components(model, objective, images)
-    _check_tuples(batches, tuples)
-    if objective.miner or objective.memory or objective.mixup:
-        raise UsageError("--miner, --memory and --mixup are for `mltool train`; leave them out")
+    _check_tuples(batches, tuples, objective)
     _check_chooser(teacher, batches, tuples, losses)
     _check_pairing(teacher, losses)
+    refuse_candidates(
+        losses,
+        positives=teacher.positives,
+        symmetric=teacher.symmetric,
+        has_tuples=tuples.mining != "none",
+    )
+    _check_additions(losses, objective, symmetric=teacher.symmetric)
     count_stages(teacher, losses)
     has_new = model.projection != "none" and model.init is None
     if has_new and not any(map(trains_embeddings, losses)):
@@ -133,9 +140,23 @@ def _check_mixup(text: str | None) -> None:
         components.load("mixups", text)()  # its record of settings checks them; no torch
 
 
-def _check_tuples(batches: BatchOptions, tuples: TupleOptions) -> None:
+def _check_tuples(batches: BatchOptions, tuples: TupleOptions, objective: ObjectiveOptions) -> None:
     if tuples.mining != "none":
         _refuse_batches(batches, "--mining")
+        if objective.miner or objective.memory or objective.mixup:
+            raise UsageError("--mining makes tuples; leave out --miner, --memory and --mixup")
+
+
+def _check_additions(
+    losses: Sequence[Choice], objective: ObjectiveOptions, *, symmetric: bool
+) -> None:
+    refuse_additions(
+        losses,
+        miner=objective.miner,
+        memory=objective.memory,
+        mixup=objective.mixup,
+        symmetric=symmetric,
+    )
 
 
 def _refuse_batches(batches: BatchOptions, chooser: str) -> None:

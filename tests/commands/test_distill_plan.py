@@ -39,6 +39,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 MINED = {"mining": "hard", "pool": 80, "queries": 30, "negatives": 3, "batch_size": 10}
+ADDED = "embedding:pairs=pos-neg+anchor-neg"
 LESSONS = {
     "regression": (["regression"], {}),
     "contrastive+": (["contrastive+"], {}),
@@ -48,6 +49,14 @@ LESSONS = {
     "mined": (["contrastive+"], MINED),
     "mined-symmetric": (["multi-similarity", "darkrank"], MINED | {"symmetric": True}),
     "crd": (["crd:negatives=20", "proxy-anchor"], {"online": True}),
+    "additions": (
+        ["contrastive:margin=0.7", "pkt:weight=10"],
+        {"images_per_class": 4, "miner": "random", "memory": 30, "mixup": ADDED},
+    ),
+    "additions-symmetric": (
+        ["contrastive", "relaxed-contrastive:weight=0.01"],
+        {"images_per_class": 4, "symmetric": True, "memory": 30, "mixup": "feature"},
+    ),
     "maps": (
         ["fitnet", "attention:weight=10"],
         {"online": True, "stages": 3, "projection": "none"},
@@ -265,6 +274,13 @@ def test_the_history_names_the_teacher(tmp_path: Path, teacher: dict[str, Path])
 
 
 REFUSED = [
+    (["contrastive"], {"mixup": "input"}, UsageError, "with --symmetric they are the student"),
+    (["regression"], {"memory": 9}, UsageError, "--memory has no place here: regression"),
+    (["pkt"], {"miner": "hard"}, UsageError, "nothing to choose from"),
+    (["contrastive"], MINED | {"memory": 9}, UsageError, "--mining makes tuples"),
+    (["contrastive"], MINED | {"miner": "hard"}, UsageError, "--mining makes tuples"),
+    (["contrastive"], MINED | {"mixup": "embedding"}, UsageError, "--mining makes tuples"),
+    (["contrastive"], {"lr_group": ["transfer=1"]}, UsageError, "nothing of that name learns"),
     (["contrastive"], {"dim": 9}, UsageError, "would be 9-d"),
     (["contrastive"], {"projection": "none"}, UsageError, "--projection none"),
     (["fitnet", "proxy-anchor"], {}, UsageError, "name the checkpoint"),
@@ -331,3 +347,22 @@ def test_validation_is_by_the_students_own_metric(
     with caplog.at_level(logging.INFO):
         learn(tmp_path / "s", teacher["t.h5"], "relaxed-contrastive", val=["digits:test"], epochs=1)
     assert any("map@r" in record.getMessage() for record in caplog.records)
+
+
+def test_the_history_says_what_joined_the_losses(tmp_path: Path, teacher: dict[str, Path]) -> None:
+    lesson(tmp_path / "s", teacher, "additions", epochs=0)
+    settings = checkpoint.read(str(tmp_path / "s")).history[-1]["settings"]
+    assert settings["miner"].startswith("random:")
+    assert settings["memory"] == 30
+    assert settings["mixup"].startswith(f"{ADDED},negatives=hardest")
+    learn(tmp_path / "plain", teacher["t.h5"], "contrastive", epochs=0)
+    settings = checkpoint.read(str(tmp_path / "plain")).history[-1]["settings"]
+    assert not {"miner", "memory", "memory_start", "mixup"} & settings.keys()
+
+
+def test_each_term_of_a_student_is_logged(tmp_path: Path, teacher: dict[str, Path]) -> None:
+    log = tmp_path / "log.jsonl"
+    lesson(tmp_path / "s", teacher, "additions", log=str(log), memory_start=2)
+    steps = [{v["name"] for v in values_of(log) if v["step"] == n} for n in range(1, 13)]
+    always = {"loss", "contrastive", "contrastive/mixed", "pkt"}
+    assert steps == [always] * 3 + [always | {"contrastive/memory"}] * 9

@@ -195,12 +195,16 @@ def test_the_command(trained: Path, tmp_path: Path) -> None:
 
 def test_the_proxies_are_the_models(trained: Path) -> None:
     found = checkpoint.read(str(trained))
-    term = _term("proxy-anchor:alpha=8", found, open_data(["digits:train"]))
+    term = _term(
+        components.parse("losses", "proxy-anchor:alpha=8"), found, open_data(["digits:train"])
+    )
     proxies = found.objective["terms.0.proxies.weight"]
     assert torch.equal(term.proxies.weight, proxies)
     # of a distillation, or of mined tuples, of before the keys were the same for all
     old = dataclasses.replace(found, objective={"terms.0.term.proxies.weight": proxies + 1})
-    term = _term("proxy-anchor:alpha=8", old, open_data(["digits:train"]))
+    term = _term(
+        components.parse("losses", "proxy-anchor:alpha=8"), old, open_data(["digits:train"])
+    )
     assert torch.equal(term.proxies.weight, proxies + 1)
 
 

@@ -35,6 +35,7 @@ from mltool.files.history import record
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
 from mltool.models.embedder import Embedder, build
+from mltool.options.additions import refuse_additions
 
 SIZE = 16
 HELD = {"objective", "streams", "cache", "p", "k"}  # no settings of a record
@@ -143,6 +144,8 @@ def build_objective(
         mixup=components.parse("mixups", mixup) if mixup else None,
     )
     chosen = [components.parse("losses", text) for text in losses]
+    size = memory.size if memory is not None else None
+    refuse_additions(chosen, miner=miner, memory=size, mixup=mixup, symmetric=True)
     terms = list_terms(chosen, Pairing(), additions, classes=classes, dim=dim, generator=generator)
     return Objective(terms, seed=seed, generator=generator)
 

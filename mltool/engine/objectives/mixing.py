@@ -82,28 +82,13 @@ class MixedTerm(Term):
         return {self.name: self.mixup.weight * of.weigh(pairs, comparison.anchors)}
 
     def incompatibility(self) -> str:
-        """Return why the loss has no mixed examples of this kind, or an empty string."""
+        """Return why mixed examples of this kind teach nothing, or an empty string."""
         (of,) = self._of
-        name, declared, mixup = of.name, of.declared, self.mixup
-        if of.has_groups:
-            return f"{name} takes several proxies of a class together, not mixes of them"
-        if self.stage is not None and of.source.of_teacher:
-            return (
-                f"the candidates of {name} are the teacher's vectors, which only --mixup embedding "
-                "can mix; with --symmetric they are the student's"
-            )
-        if self.stage is not None and declared.candidates == "proxies":
-            return f"the candidates of {name} are proxies, which only --mixup embedding can mix"
-        is_anchor_mixed = "anchor-neg" in mixup.kinds
-        if self.stage is not None and declared.anchors == "proxies" and is_anchor_mixed:
-            return (
-                f"the anchors of {name} are proxies; only --mixup embedding mixes one with images"
-            )
-        for kind in mixup.kinds:
-            if not has_gradient(of, mixup, kind):
-                pairs_of_two = kind in ("pos-pos", "neg-neg")
-                remedy = "other pairs" if pairs_of_two else "more per_anchor, draw=pair"
-                return f"{name} has no gradient for these {kind} mixes; try {remedy}"
+        for kind in self.mixup.kinds:
+            if not has_gradient(of, self.mixup, kind):
+                same_side = kind in ("pos-pos", "neg-neg")
+                remedy = "other pairs" if same_side else "more per_anchor, draw=pair"
+                return f"{of.name} has no gradient for these {kind} mixes; try {remedy}"
         return ""
 
 

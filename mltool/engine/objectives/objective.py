@@ -26,7 +26,7 @@ class Term(nn.Module):
     """One term of the sum. Kinds of terms give `forward`, and declare what differs from here.
 
     A term reads the batch of one stream. `group` names the optimiser group of its parameters (see
-    `optim.GROUPS`); a module inside may name another.
+    `RATE_GROUPS`); a module inside may name another.
     """
 
     group = "proxies"

@@ -1,7 +1,7 @@
 """Terms of pairs: a loss, its two sides, who chooses among their pairs, and a weight."""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -24,8 +24,6 @@ Selector = Callable[[Pairs, Tensor], Pairs]
 class CandidateSource(Protocol):
     """Where the candidates of a pair term come from."""
 
-    of_teacher: ClassVar[bool]  # whether the candidates are the teacher's vectors
-
     def compare(self, term: "PairTerm", step: StepOutputs) -> Comparison:
         """Return the pairs of a step."""
         ...
@@ -33,8 +31,6 @@ class CandidateSource(Protocol):
 
 class DeclaredSides:
     """The sides that the loss file declares: batch and batch, or proxies on one of them."""
-
-    of_teacher: ClassVar[bool] = False
 
     def compare(self, term: "PairTerm", step: StepOutputs) -> Comparison:
         """Return the pairs of the student's vectors among each other, or with proxies."""
@@ -67,10 +63,10 @@ class PairTerm(Term):
         self.loss = components.load("losses", choice, classes=classes, dim=dim)
         self.source = source or DeclaredSides()
         self.selector = selector
-        self.has_groups = bool(self.declared.proxies_per_class)
         self.proxies: Proxies | None = None
         if self.declared.has_proxies:
-            per_class = choice[self.declared.proxies_per_class] if self.has_groups else 1
+            setting = self.declared.proxies_per_class
+            per_class = choice[setting] if setting else 1
             assert isinstance(per_class, int)
             self.proxies = Proxies(classes, dim, per_class=per_class)
 
@@ -124,15 +120,6 @@ class VectorTerm(Term):
                 "column `weight` or use another --loss"
             )
         return {self.name: self.weight * self.loss(step.vectors, step.labels)}
-
-
-def explain_fixed_sides(choice: Choice) -> str:
-    """Return why no other candidates may join those of a loss, or an empty string."""
-    if choice.declared.takes_vectors:
-        return f"{choice.name} takes the vectors of the batch, not pairs"
-    if choice.declared.square:
-        return f"{choice.name} compares every image of the batch with every other one"
-    return ""
 
 
 def build_pairs(anchors: BatchSide, candidates: BatchSide) -> Pairs:

@@ -13,7 +13,6 @@ By `self` an image of unknown class is pushed from all others, since nothing els
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +34,6 @@ class TeacherVectors:
 
     positives: Positives
     has_negatives: bool = True
-    of_teacher: ClassVar[bool] = True
 
     def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
         """Return the pairs [B, B] of the student's vectors with the teacher's."""
@@ -72,7 +70,6 @@ class TeacherTuples:
 
     positives: Positives
     has_negatives: bool = True
-    of_teacher: ClassVar[bool] = True
 
     def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
         """Return the pairs of the batch's anchors, each with its tuple."""
@@ -97,7 +94,6 @@ class BatchTuples:
     """
 
     size: int
-    of_teacher: ClassVar[bool] = False
 
     def compare(self, term: PairTerm, step: StepOutputs) -> Comparison:
         """Return the pairs of each tuple's anchor with the rest of the tuple [A, size - 1]."""

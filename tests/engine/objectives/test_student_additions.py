@@ -8,13 +8,13 @@ from tiny_runs import moment
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from mltool import components
-from mltool.commands.objective import Additions, Lesson, Pairing, list_terms
+from mltool.commands.objective import Lesson, Pairing, choose_additions, list_terms
 from mltool.engine.data import Batch
-from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.objective import Objective
 from mltool.errors import UsageError
+from mltool.options.additions import refuse_additions
 from mltool.options.choices import parse_loss
+from mltool.options.objective import ObjectiveOptions
 
 DIM, CLASSES = 4, 3
 MARGIN = 0.1
@@ -47,14 +47,18 @@ def rows_of(step: int) -> Tensor:
 
 
 def student(
-    *losses: str, positives: str = "class", symmetric: bool = False, **additions
+    *losses: str, positives: str = "class", symmetric: bool = False, **options
 ) -> tuple[Objective, Step]:
     """An objective of `distill`, and its step n on vectors [8, D] of the student."""
     generator = Generator()
+    chosen = [parse_loss(text, with_teacher=True) for text in losses]
+    given = ObjectiveOptions(**options)
+    how = {"miner": given.miner, "memory": given.memory, "mixup": given.mixup}
+    refuse_additions(chosen, **how, symmetric=symmetric)
     terms = list_terms(
-        [parse_loss(text, with_teacher=True) for text in losses],
+        chosen,
         Pairing(positives, symmetric),  # type: ignore[arg-type]
-        Additions(**additions),
+        choose_additions(given, epoch_steps=0),
         classes=CLASSES,
         dim=DIM,
         generator=generator,
@@ -87,8 +91,8 @@ def contrastive(anchors: Tensor, rows: Tensor, others: Tensor, vectors: Tensor, 
 
 @pytest.mark.parametrize("positives", ["class", "class+self"])
 def test_the_memory_holds_the_teachers_vectors(positives: str) -> None:
-    memory = MemorySettings(20, weight=0.5)
-    _, step = student(f"contrastive:margin={MARGIN}", positives=positives, memory=memory)
+    memory = {"memory": 20, "memory_weight": 0.5}
+    _, step = student(f"contrastive:margin={MARGIN}", positives=positives, **memory)
     for number in range(4):
         values = step(number, units(8, seed=number))
     remembered = torch.cat([rows_of(number) for number in range(3)])[-20:]
@@ -101,7 +105,7 @@ def test_the_memory_holds_the_teachers_vectors(positives: str) -> None:
 
 
 def test_a_symmetric_memory_holds_the_students_vectors() -> None:
-    _, step = student(f"contrastive:margin={MARGIN}", symmetric=True, memory=MemorySettings(20))
+    _, step = student(f"contrastive:margin={MARGIN}", symmetric=True, memory=20)
     first, second = (step(number, units(8, seed=number)) for number in range(2))
     assert list(first) == ["contrastive"]
     anchors, held = units(8, seed=1), units(8, seed=0)
@@ -113,9 +117,7 @@ def test_a_symmetric_memory_holds_the_students_vectors() -> None:
 
 def test_images_without_labels_are_remembered_as_other_images() -> None:
     """By `self` an image meets its own vector of the teacher again, and those of all others."""
-    objective, _ = student(
-        f"contrastive:margin={MARGIN}", positives="self", memory=MemorySettings(12)
-    )
+    objective, _ = student(f"contrastive:margin={MARGIN}", positives="self", memory=12)
     for number in range(2):
         rows = rows_of(number)
         batch = Batch(units(8, seed=number), torch.full((8,), -1), rows, torch.zeros_like(rows))
@@ -128,7 +130,7 @@ def test_images_without_labels_are_remembered_as_other_images() -> None:
 
 
 def test_the_miner_chooses_among_the_teachers_vectors() -> None:
-    _, step = student(f"contrastive:margin={MARGIN}", miner=components.parse("miners", "hard"))
+    _, step = student(f"contrastive:margin={MARGIN}", miner="hard")
     anchors, rows = units(8, seed=0), rows_of(0)
     total, labels = 0.0, TEACHER_LABELS[rows]
     sim = anchors @ Table().vectors[rows].T
@@ -142,15 +144,11 @@ def test_the_miner_chooses_among_the_teachers_vectors() -> None:
     assert step(0, anchors)["contrastive"].item() == pytest.approx(total / 8, rel=1e-5)
 
 
-def mixup(settings: str) -> dict:
-    return {"mixup": components.parse("mixups", settings)}
-
-
 @pytest.mark.parametrize("pairs", ["pos-neg", "anchor-neg"])
 def test_what_is_mixed_are_the_teachers_vectors(pairs: str) -> None:
     """Against vectors really mixed and renormalised; the anchor's own is the teacher's of it."""
     settings = f"embedding:pairs={pairs},per_anchor=none,weight=0.4"
-    objective, step = student(f"contrastive:margin={MARGIN}", **mixup(settings))
+    objective, step = student(f"contrastive:margin={MARGIN}", mixup=settings)
     anchors = units(8, seed=0)
     raw = (3 * anchors).requires_grad_()
     seen = []
@@ -191,10 +189,8 @@ def positives_of(labels: Tensor, anchor: int) -> list[int]:
 
 
 def test_all_three_stand_beside_a_transfer() -> None:
-    memory = MemorySettings(20)
-    miner = components.parse("miners", "random")
     texts = ("pkt", "contrastive", "proxy-anchor")
-    objective, step = student(*texts, memory=memory, miner=miner, **mixup("embedding"))
+    objective, step = student(*texts, memory=20, miner="random", mixup="embedding")
     values = [list(step(number, units(8, seed=number))) for number in range(2)]
     names = ["pkt", "contrastive", "contrastive/memory", "contrastive/mixed"]
     names += ["proxy-anchor", "proxy-anchor/mixed"]
@@ -206,9 +202,9 @@ def test_all_three_stand_beside_a_transfer() -> None:
 
 
 def test_the_whole_is_the_same_again_from_a_saved_state() -> None:
-    additions = {"memory": MemorySettings(20), **mixup("embedding:pairs=pos-neg+anchor-neg")}
-    one, step = student("contrastive", miner=components.parse("miners", "random"), **additions)
-    other, again = student("contrastive", miner=components.parse("miners", "random"), **additions)
+    options = {"memory": 20, "miner": "random", "mixup": "embedding:pairs=pos-neg+anchor-neg"}
+    one, step = student("contrastive", **options)
+    other, again = student("contrastive", **options)
     for number in range(2):
         step(number, units(8, seed=number))
     other.load_state_dict(one.state_dict())
@@ -218,26 +214,29 @@ def test_the_whole_is_the_same_again_from_a_saved_state() -> None:
 @pytest.mark.parametrize(
     ("losses", "symmetric", "additions", "message"),
     [
-        (["contrastive"], False, mixup("input"), "the teacher's vectors, which only"),
-        (["contrastive"], False, mixup("feature"), "with --symmetric they are the student's"),
-        (["regression"], False, mixup("embedding"), "regression compares an image with its own"),
-        (["regression"], False, {"memory": MemorySettings(9)}, "--memory has no place here"),
-        (["pkt"], False, mixup("embedding"), "no --loss compares pairs"),
-        (["pkt"], False, {"memory": MemorySettings(9)}, "no --loss compares pairs"),
-        (["pkt", "mutual-information"], False, mixup("embedding"), "not pairs"),
+        (["contrastive"], False, {"mixup": "input"}, "the teacher's vectors, which only"),
+        (["contrastive"], False, {"mixup": "feature"}, "with --symmetric they are the student's"),
+        (
+            ["regression"],
+            False,
+            {"mixup": "embedding"},
+            "regression compares an image with its own",
+        ),
+        (["regression"], False, {"memory": 9}, "--memory has no place here"),
+        (["pkt"], False, {"mixup": "embedding"}, "no --loss compares pairs"),
+        (["pkt"], False, {"memory": 9}, "no --loss compares pairs"),
+        (["pkt", "mutual-information"], False, {"mixup": "embedding"}, "not pairs"),
         (["regression"], False, {"miner": "hard"}, "nothing to choose from"),
         (["pkt", "proxy-anchor"], False, {"miner": "hard"}, "nothing to choose from"),
         (["contrastive"], False, {"miner": "angular"}, "say --symmetric"),
     ],
 )
 def test_what_is_refused(losses: list, symmetric: bool, additions: dict, message: str) -> None:
-    if isinstance(miner := additions.get("miner"), str):
-        additions = {"miner": components.parse("miners", miner)}
     with pytest.raises(UsageError, match=message):
         student(*losses, symmetric=symmetric, **additions)
 
 
 def test_images_are_mixed_where_the_student_stands_on_both_sides() -> None:
     for level in ("input", "feature"):
-        objective, _ = student("contrastive", symmetric=True, **mixup(level))
+        objective, _ = student("contrastive", symmetric=True, mixup=level)
         assert objective.stage is not None

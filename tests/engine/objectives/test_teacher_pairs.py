@@ -18,6 +18,7 @@ from mltool.engine.data import Batch
 from mltool.engine.objectives.step_outputs import StepOutputs, TupleCandidates
 from mltool.errors import UsageError
 from mltool.options import choices
+from mltool.options.additions import refuse_candidates
 from mltool.options.choices import parse_loss
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 0])
@@ -71,9 +72,16 @@ def compared(text: str, **changes) -> Callable[[StepOutputs], Tensor]:
     """The value of a loss, as `distill` lists it."""
     settings = {"positives": "class", "symmetric": False, "images_per_tuple": None}
     choice = parse_loss(text, with_teacher=True)
+    pairing = Pairing(**settings | changes)
+    refuse_candidates(
+        [choice],
+        positives=pairing.positives,
+        symmetric=pairing.symmetric,
+        has_tuples=pairing.images_per_tuple is not None,
+    )
     terms = list_terms(
         [choice],
-        Pairing(**settings | changes),
+        pairing,
         Additions(),
         classes=3,
         dim=4,
