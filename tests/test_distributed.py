@@ -272,7 +272,7 @@ def test_ranks_agree_on_a_collapse(tmp_path: Path, flat: set[int]) -> None:
 
     class Idle(nn.Module):
         def forward(self, streams, embed, moment):
-            return {"idle": distributed.gather(embed(streams["main"].images)).sum() * 0}
+            return {"idle": distributed.gather(embed(streams["main"].inputs)).sum() * 0}
 
     def work() -> None:
         given = dataclasses.replace(plan(epochs=11, size=8), objective=Idle())

@@ -18,7 +18,7 @@ from mltool.errors import InputError
 from mltool.files import crop_boxes, images
 from mltool.files.locations import describe
 from mltool.files.manifest import Manifest
-from mltool.models.embedder import ImageBatch
+from mltool.models.embedder import ModelInputs
 from mltool.models.spec import ModelSpec
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
 
@@ -27,30 +27,30 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one step, of training or extraction, and what belongs to them."""
+    """The inputs of one step, of training or extraction, and what belongs to them."""
 
-    images: ImageBatch  # uint8 [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes
+    inputs: ModelInputs  # images, uint8, of one size or of unequal sizes
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
     columns: dict[str, Tensor] = field(default_factory=dict)  # [B, ...] by name; on the CPU
 
-    def stack_images(self) -> Tensor:
-        """Return the images as one tensor [B, 3, H, W]; they must be of one size."""
-        assert isinstance(self.images, Tensor), "images of unequal sizes"
-        return self.images
+    def stack_inputs(self) -> Tensor:
+        """Return the inputs as one tensor [B, ...]; images must be of one size."""
+        assert isinstance(self.inputs, Tensor), "images of unequal sizes"
+        return self.inputs
 
     def to(self, device: torch.device) -> "Batch":
-        """Move images and labels to a device; rows, draws and columns stay on the CPU."""
-        images = _move(self.images, device)
-        return replace(self, images=images, labels=self.labels.to(device))
+        """Move inputs and labels to a device; rows, draws and columns stay on the CPU."""
+        inputs = _move(self.inputs, device)
+        return replace(self, inputs=inputs, labels=self.labels.to(device))
 
 
-def _move(images: ImageBatch, device: torch.device) -> ImageBatch:
-    if isinstance(images, Tensor):
-        return images.to(device, non_blocking=True)
-    return tuple(image.to(device, non_blocking=True) for image in images)
+def _move(inputs: ModelInputs, device: torch.device) -> ModelInputs:
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    return tuple(image.to(device, non_blocking=True) for image in inputs)
 
 
 class BatchSource(Protocol):
@@ -159,7 +159,7 @@ class Images(Dataset):
         return self.augmentation(self.prepare(row), generator)
 
 
-def _stack(images: list[Tensor]) -> ImageBatch:
+def _stack(images: list[Tensor]) -> ModelInputs:
     if not images:
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     if all(image.shape == images[0].shape for image in images):

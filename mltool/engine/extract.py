@@ -13,7 +13,7 @@ from mltool.engine.data import BatchSource, Images
 from mltool.engine.device import autocast
 from mltool.engine.ema import Ema
 from mltool.engine.loading import batch_rows, load, report_dead_loaders
-from mltool.models.embedder import ImageBatch
+from mltool.models.embedder import ModelInputs
 from mltool.models.modes import switch_to_eval
 from mltool.models.spec import ModelSpec
 
@@ -56,23 +56,23 @@ def embed_blocks(
         for items, batch in zip(batch_rows(rows, how.batch_size), loaded, strict=True):
             kept = np.isin([row for row, _ in items], batch.rows.numpy())
             with torch.inference_mode(), autocast(how.device, how.precision):
-                vectors = _embed(model, batch.to(how.device).images)
+                vectors = _embed(model, batch.to(how.device).inputs)
             filled = np.zeros((len(items), views * vectors.shape[1]), np.float32)
             readable = vectors[: len(batch.rows)].float().cpu().numpy()
             filled[kept] = readable.reshape(-1, filled.shape[1])
             yield Block(filled, kept, tuple(dict(batch.failures).values()))
 
 
-def _embed(model: nn.Module, images: ImageBatch) -> Tensor:
+def _embed(model: nn.Module, inputs: ModelInputs) -> Tensor:
     spec: ModelSpec = model.spec  # type: ignore[assignment]
-    if not isinstance(images, Tensor) or (spec.keep_aspect and len(images)):
+    if not isinstance(inputs, Tensor) or (spec.keep_aspect and len(inputs)):
         # alone, because the sizes of others must not decide how many go through together
-        return torch.cat([model(image.unsqueeze(0)) for image in images])
-    if len(images) >= LEAST_BATCH:
-        return model(images)
-    if not len(images):
-        images = images.new_zeros(1, 3, spec.crop, spec.crop)
-    return model(images[torch.arange(LEAST_BATCH, device=images.device) % len(images)])
+        return torch.cat([model(image.unsqueeze(0)) for image in inputs])
+    if len(inputs) >= LEAST_BATCH:
+        return model(inputs)
+    if not len(inputs):
+        inputs = inputs.new_zeros(1, 3, spec.crop, spec.crop)
+    return model(inputs[torch.arange(LEAST_BATCH, device=inputs.device) % len(inputs)])
 
 
 def embed_rows(

@@ -125,7 +125,7 @@ def _compare(
 ) -> tuple[Comparison, MixInputs | None]:
     """Return the clean pairs of a batch that the miner keeps, and the inputs to mix, if any are."""
     hook = StageHook(mixup.stage) if mixup.stage is not None else None
-    vectors = model(batch.images, tap=hook)
+    vectors = model(batch.inputs, tap=hook)
     anchors, candidates = term.sides(BatchSide(vectors, batch.labels))
     pairs = build_pairs(anchors, candidates)
     if miner is not None:
@@ -133,7 +133,7 @@ def _compare(
         pairs = select(pairs, anchors.vectors)
     inputs = None
     if hook is not None and hook.seen is not None:
-        inputs = MixInputs(hook.seen, hook.stage, batch.stack_images()[:1], model)
+        inputs = MixInputs(hook.seen, hook.stage, batch.stack_inputs()[:1], model)
     return Comparison(anchors, candidates, pairs), inputs
 
 

@@ -137,7 +137,7 @@ class OnlineTeacher:
 
     def embed_batch(self, batch: Batch) -> Tensor:
         """Embed the images of a batch, [B, dim]."""
-        images, size = batch.images, self._model.spec.crop
+        images, size = batch.inputs, self._model.spec.crop
         # whole images stay as large as the student sees them
         if isinstance(images, Tensor) and images.shape[-1] != size:
             images = functional.interpolate(

@@ -31,7 +31,7 @@ from mltool.models.precision import widen
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
-ImageBatch = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
+ModelInputs = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
 
 
 class Embedder(nn.Module):
@@ -61,7 +61,7 @@ class Embedder(nn.Module):
         self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
 
     def forward(
-        self, images: ImageBatch, *, raw: bool = False, tap: StageHook | None = None
+        self, images: ModelInputs, *, raw: bool = False, tap: StageHook | None = None
     ) -> Tensor:
         """Embed images, float32 [B, dim]; `raw` leaves out the unit length.
 
@@ -74,7 +74,7 @@ class Embedder(nn.Module):
             vectors = widen(self.after(pooled))
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: ImageBatch, *, tap: StageHook | None = None) -> Tensor:
+    def penultimate(self, images: ModelInputs, *, tap: StageHook | None = None) -> Tensor:
         """Return the pooled features before the projection [B, C], not normalised."""
         if not isinstance(images, Tensor):
             assert tap is None, "maps of unequal sizes are no single tensor"

@@ -61,7 +61,7 @@ def compare(
         vectors = []
         with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
             for batch in load(images, batches, workers=workers):
-                vectors.append(model(batch.images))
+                vectors.append(model(batch.inputs))
 
     with tempfile.TemporaryDirectory() as folder:
         figures = _report.measure_in_turns(

@@ -80,7 +80,7 @@ def time_plain_loop(arch: str, size: int, batch: int, steps: int) -> float:
 
     def work() -> None:
         for seen in load(images, batches, workers=0):
-            vectors = model(seen.images)
+            vectors = model(seen.inputs)
             itself = torch.eye(len(vectors), dtype=torch.bool)
             sim = vectors @ vectors.T
             loss = loss_of(pairs_from_labels(sim, seen.labels, seen.labels, exclude=itself))

@@ -182,7 +182,7 @@ def test_cached_views_show_the_student_the_same_pixels(
     def checked(self, batch):
         found = embed_batch(self, batch)
         with torch.no_grad():
-            distances.append(float((online(batch.images) - found).abs().max()))
+            distances.append(float((online(batch.inputs) - found).abs().max()))
         return found
 
     monkeypatch.setattr(CachedTeacher, "embed_batch", checked)

@@ -40,7 +40,7 @@ def test_the_box_is_cut_from_the_whole_image_and_then_resized(listed, cache):
         expected = resize_shorter(to_tensor(part.copy()), 28, interpolation=SPEC.interpolation)
         for _ in range(2):  # decoded, then kept
             assert torch.equal(seen.prepare(row), expected)
-        found = seen.__getitems__([(row, 0)]).images[0]
+        found = seen.__getitems__([(row, 0)]).inputs[0]
         assert torch.equal(found, center_crop(expected, 24))
 
 

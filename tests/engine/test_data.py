@@ -64,7 +64,7 @@ BATCHES = [[(0, 0), (3, 0)], [(8, 1), (3, 1), (0, 7)], [(5, 0)], [(1, 2), (2, 2)
 
 def same(left: Batch, right: Batch) -> bool:
     return (
-        torch.equal(left.images, right.images)
+        torch.equal(left.inputs, right.inputs)
         and torch.equal(left.labels, right.labels)
         and torch.equal(left.rows, right.rows)
         and left.failures == right.failures
@@ -75,8 +75,8 @@ def same(left: Batch, right: Batch) -> bool:
 def test_any_number_of_workers_gives_the_same_batches(photos: Manifest, cached: bool) -> None:
     expected = list(load(images(photos), BATCHES, workers=0))
     assert [batch.rows.tolist() for batch in expected[:3]] == [[0, 3], [8, 3, 0], [5]]
-    assert expected[0].images.shape == (2, 3, 24, 24)
-    assert expected[0].images.dtype == torch.uint8
+    assert expected[0].inputs.shape == (2, 3, 24, 24)
+    assert expected[0].inputs.dtype == torch.uint8
     for workers in (0, 1, 3):
         found = list(load(images(photos, cache=cached), iter(BATCHES), workers=workers))
         assert len(found) == len(expected)
@@ -95,14 +95,14 @@ def test_without_augmentation_it_is_resize_and_centre_crop(photos: Manifest) -> 
     [batch] = load(images(photos, "center"), [[(r, 5) for r in range(9)]], workers=0)
     for row in range(9):
         image = to_tensor(np.array(Image.open(photos.paths[row])))
-        assert torch.equal(batch.images[row], center_crop(resize_shorter(image, 28), 24))
+        assert torch.equal(batch.inputs[row], center_crop(resize_shorter(image, 28), 24))
 
 
 def test_augmentation_is_a_function_of_seed_name_and_draw(photos: Manifest) -> None:
     def view(of: Manifest, row: int, draw: int, seed: int = 0) -> torch.Tensor:
         torch.rand(3)  # the global generator has no say
         [batch] = load(images(of, seed=seed), [[(row, draw)]], workers=0)
-        return batch.images[0]
+        return batch.inputs[0]
 
     first = view(photos, 3, 0)
     assert torch.equal(first, view(photos, 3, 0))
@@ -159,7 +159,7 @@ def test_skipping_leaves_the_unreadable_out(photos: Manifest, workers: int) -> N
     batches = [[(r, 0) for r in range(4)], [(5, 0), (7, 0)], [(r, 0) for r in range(4, 9)]]
     first, second, third = load(images(photos, skip_bad=True), batches, workers=workers)
     assert first.rows.tolist() == first.labels.tolist() == [0, 1, 3]
-    assert len(second.rows) == len(second.images) == 0
+    assert len(second.rows) == len(second.inputs) == 0
     assert third.rows.tolist() == [4, 6, 8]
     assert [row for row, _ in third.failures] == [5, 7]
     assert all("\n" not in reason for _, reason in third.failures)
@@ -278,8 +278,8 @@ def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) ->
     cycled = next(load(images(photos, views=3), rows, workers=0))
     assert cycled.draws.tolist() == [0, 5, 2]
     modulo = next(load(images(photos), [[(0, 0), (1, 2), (2, 2)]], workers=0))
-    assert torch.equal(cycled.images, modulo.images)
-    assert not torch.equal(cycled.images[1], plain.images[1])
+    assert torch.equal(cycled.inputs, modulo.inputs)
+    assert not torch.equal(cycled.inputs[1], plain.inputs[1])
 
 
 def test_the_same_images_under_another_augmentation(photos: Manifest) -> None:
@@ -288,5 +288,5 @@ def test_the_same_images_under_another_augmentation(photos: Manifest) -> None:
     assert plain.cache is augmented.cache
     rows = [[(row, 3) for row in range(len(photos))]]
     expected = next(load(images(photos, "center"), rows, workers=0))
-    assert torch.equal(next(load(plain, rows, workers=0)).images, expected.images)
-    assert not torch.equal(next(load(augmented, rows, workers=0)).images, expected.images)
+    assert torch.equal(next(load(plain, rows, workers=0)).inputs, expected.inputs)
+    assert not torch.equal(next(load(augmented, rows, workers=0)).inputs, expected.inputs)

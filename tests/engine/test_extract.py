@@ -34,7 +34,7 @@ def expected(model: Embedder, images: Images) -> np.ndarray:
     model.eval()
     with torch.inference_mode():
         batches = load(images, [[(row, 0)] for row in range(25)], workers=0)
-        return np.concatenate([model(batch.images).numpy() for batch in batches])
+        return np.concatenate([model(batch.inputs).numpy() for batch in batches])
 
 
 def extract(model, images: Images, rows: range = range(25), **changes) -> list[Block]:
@@ -116,7 +116,7 @@ def test_views_stand_in_one_row_and_are_the_first_draws(model) -> None:
     for view in range(3):
         batch = next(load(images, [[(row, view) for row in range(10)]], workers=0))
         with torch.inference_mode():
-            expected = model(batch.images).numpy()
+            expected = model(batch.inputs).numpy()
         np.testing.assert_allclose(found[:, 8 * view : 8 * (view + 1)], expected, atol=1e-5)
 
 

@@ -41,7 +41,7 @@ class Squares(nn.Module):
         self.noise: list[float] = []
 
     def forward(self, streams, model, moment) -> dict[str, torch.Tensor]:
-        vectors = model(streams["main"].images)
+        vectors = model(streams["main"].inputs)
         self.noise.append(torch.rand(()).item())
         value = vectors.square().mean() * self.spoil.get(self.calls, 1.0)
         self.calls += 1
@@ -150,7 +150,7 @@ def test_a_step_does_what_torch_would_do() -> None:
     stream = batches(0, 0)
     for number in range(4):
         torch.manual_seed(hash((0, number, 0)))
-        value = 3 * twin(next(stream)["main"].images).square().mean()
+        value = 3 * twin(next(stream)["main"].inputs).square().mean()
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(twin.parameters(), 0.01)
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(poison: float) -> None:
 def test_embeddings_that_are_nan_stop_a_loss_that_does_not_see_them() -> None:
     class Blind(Squares):
         def forward(self, streams, model, moment):
-            vectors = model(streams["main"].images) * math.nan
+            vectors = model(streams["main"].inputs) * math.nan
             return {"hinge": torch.where(vectors > 0, vectors, 0.0).sum()}
 
     session = Session(Blind())
@@ -219,7 +219,7 @@ def test_collapse_stops_after_some_patience() -> None:
 def test_a_single_image_is_not_a_collapse() -> None:
     class One(nn.Module):
         def forward(self, streams, model, moment):
-            return {"x": model(streams["main"].images[:1]).sum()}
+            return {"x": model(streams["main"].inputs[:1]).sum()}
 
     model = Constant()
     model.backbone[2] = nn.Identity()

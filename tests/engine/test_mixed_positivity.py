@@ -90,7 +90,7 @@ def test_several_mixed_examples_share_their_pull_and_push() -> None:
     """By the derivative of log(1 + sum), written out."""
     alpha, beta, base = 2.0, 50.0, 0.5
     found = curve("multi-similarity", "per_anchor=5", given=batches(1))
-    side = BatchSide(nn.functional.normalize(batches(1)[0].images), LABELS)
+    side = BatchSide(nn.functional.normalize(batches(1)[0].inputs), LABELS)
     pairs = build_pairs(side, side)
     mixup = components.load("mixups", "embedding:per_anchor=5")()
     compared = Comparison(side, side, pairs)

@@ -85,8 +85,8 @@ def read(*samplers: Sampler, steps: range) -> list[dict[str, Batch]]:
 def test_every_stream_goes_its_own_pace() -> None:
     batches = read(Recorder(4), Recorder(3), steps=range(2, 10))
     for step, parts in enumerate(batches, 2):
-        assert parts["main"].images[0].tolist() == list(divmod(step, 4))
-        assert parts["other1"].images[0].tolist() == list(divmod(step, 3))
+        assert parts["main"].inputs[0].tolist() == list(divmod(step, 4))
+        assert parts["other1"].inputs[0].tolist() == list(divmod(step, 3))
         assert parts["other1"].columns["when"].tolist() == [list(divmod(step, 3))] * 2
         assert parts["other1"].columns["weight"].tolist() == [step // 3] * 2
 
@@ -224,7 +224,7 @@ def test_streams_of_one_size_go_through_the_model_in_one_pass() -> None:
     assert [tuple(each.shape) for each in passes] == [(8, 3, 2, 2), (2, 3, 4, 4)]
     for term in terms:
         (step,) = term.steps
-        expected = step.batch.images.flatten(1)[:, :2]
+        expected = step.batch.inputs.flatten(1)[:, :2]
         assert torch.equal(step.vectors, expected)
         assert values[term.name] == expected.sum()
     apart, passes = embed_batches(Sum(MAIN), Sum("other", passes="apart"), sizes=[(3, 2), (5, 2)])

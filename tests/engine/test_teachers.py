@@ -182,7 +182,7 @@ def test_online_equals_cached_where_both_see_the_centre(tmp_path: Path) -> None:
     teacher, of = online(), manifest(each=4)
     batch = batch_of("center")
     with torch.inference_mode():
-        vectors = teacher._model(batch.images, raw=True).numpy()
+        vectors = teacher._model(batch.inputs, raw=True).numpy()
     path = tmp_path / "t.h5"
     embeddings.write(path, Embeddings(of.names[::-1], vectors[::-1]))
     cached = CachedTeacher(str(path))
@@ -194,12 +194,12 @@ def test_crops_are_resized_for_a_teacher_of_another_size() -> None:
     teacher = online(image_size=32, resize=32)
     batch = batch_of("center")
     expected = functional.interpolate(
-        batch.images.float(), (32, 32), mode="bilinear", antialias=True
+        batch.inputs.float(), (32, 32), mode="bilinear", antialias=True
     )
     with torch.no_grad():
         vectors = functional.normalize(teacher._model(expected, raw=True))
     torch.testing.assert_close(teacher.embed_batch(batch), vectors)
-    assert batch.images.shape[-1] == SIZE
+    assert batch.inputs.shape[-1] == SIZE
 
 
 def test_what_names_a_file_of_vectors(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_nan_keeps_the_last_good_state(tmp_path: Path, at: int) -> None:
     def spoil(number, streams, embed):
         """A finite loss with a gradient that is not: the weights are lost, the loss looks well."""
         if number == at:
-            return {"root": (embed(streams["main"].images[:2]).sum() * 0).abs().sqrt()}
+            return {"root": (embed(streams["main"].inputs[:2]).sum() * 0).abs().sqrt()}
         return {}
 
     output = tmp_path / "model.safetensors"
@@ -331,8 +331,8 @@ def test_synchronised_statistics_keep_fused_activations() -> None:
     net = model(arch="test_efficientnet").eval()
     assert any(isinstance(m, BatchNormAct2d) for m in net.modules())
     batch = next(load(plan().main.source, [[(0, 0), (1, 0)]], workers=0))
-    expected = net(batch.images)
+    expected = net(batch.inputs)
     assert training.convert_sync_batchnorm is convert_sync_batchnorm
     convert_sync_batchnorm(net)
     assert any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
-    torch.testing.assert_close(net(batch.images), expected)
+    torch.testing.assert_close(net(batch.inputs), expected)

@@ -74,7 +74,7 @@ class MixedTerm(Term):
         mixture = draw_mixture(comparison, self.mixup, generator=step.generator)
         inputs = None
         if self.stage is not None:
-            blank = step.batch.stack_images()[:1]
+            blank = step.batch.stack_inputs()[:1]
             inputs = MixInputs(step.stage_inputs, self.stage, blank, step.model)
         if step.moment.step == 0:
             logger.info(describe_cost(mixture, inputs))

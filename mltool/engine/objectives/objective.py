@@ -17,7 +17,7 @@ from mltool.engine.loop import Embed, Moment
 from mltool.engine.objectives.step_outputs import Features, StepOutputs
 from mltool.engine.streams import MAIN
 from mltool.engine.teachers import Teacher
-from mltool.models.embedder import ImageBatch
+from mltool.models.embedder import ModelInputs
 from mltool.models.features import FeatureHooks
 from mltool.models.stages import StageHook
 
@@ -99,12 +99,12 @@ class Objective(nn.Module):
         return values
 
     def _passes(self, streams: Mapping[str, Batch]) -> list[list[str]]:
-        """List the streams that go through the model together: those with images of one size."""
+        """List the streams that go through the model together: those with inputs of one shape."""
         groups: dict[object, list[str]] = defaultdict(list)
         for name, batch in streams.items():
-            images = batch.images
-            size = images.shape[1:] if isinstance(images, Tensor) else "unequal"
-            groups[name if name in self.apart else size].append(name)
+            inputs = batch.inputs
+            shape = inputs.shape[1:] if isinstance(inputs, Tensor) else "unequal"
+            groups[name if name in self.apart else shape].append(name)
         return list(groups.values())
 
     def _embed(
@@ -115,7 +115,7 @@ class Objective(nn.Module):
         hook = StageHook(self.stage) if self.stage is not None else None
         if hook is not None:
             settings["tap"] = hook
-        vectors = model(_join([batch.images for batch in batches.values()]), **settings)
+        vectors = model(_join([batch.inputs for batch in batches.values()]), **settings)
         spans = _spans([len(batch.labels) for batch in batches.values()])
         return {
             name: StepOutputs(
@@ -136,12 +136,12 @@ class Objective(nn.Module):
         }
 
 
-def _join(images: Sequence[ImageBatch]) -> ImageBatch:
-    """Join the images of several batches, of one size or as a sequence of unequal ones."""
-    if len(images) == 1:
-        return images[0]
-    stacks = [each for each in images if isinstance(each, Tensor)]
-    return torch.cat(stacks) if stacks else [image for each in images for image in each]
+def _join(inputs: Sequence[ModelInputs]) -> ModelInputs:
+    """Join the inputs of several batches, of one shape or as a sequence of unequal images."""
+    if len(inputs) == 1:
+        return inputs[0]
+    stacks = [each for each in inputs if isinstance(each, Tensor)]
+    return torch.cat(stacks) if stacks else [image for each in inputs for image in each]
 
 
 def _spans(sizes: Sequence[int]) -> list[slice | None]:

@@ -87,13 +87,13 @@ def test_later_steps_add_the_loss_against_the_memory(loss: str, theirs, weight: 
     model = nn.Linear(DIM, DIM)
     seen = [batch(12, seed=seed) for seed in range(4)]
     with torch.no_grad():
-        held = torch.cat([model(b.images) for b in seen[:3]])[-20:]
+        held = torch.cat([model(b.inputs) for b in seen[:3]])[-20:]
     labels = torch.cat([b.labels for b in seen[:3]])[-20:]
     step = in_turn(one)
     for b in seen[:3]:
         step(b, model)
     values = step(seen[3], model)
-    vectors = model(seen[3].images)
+    vectors = model(seen[3].inputs)
     wanted = theirs(vectors, seen[3].labels, ref_emb=held, ref_labels=labels)
     torch.testing.assert_close(values[f"{loss}/memory"], weight * wanted, rtol=1e-4, atol=1e-5)
     ours, others = (
