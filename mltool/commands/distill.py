@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -135,12 +136,12 @@ def _plan(
     manifest: Manifest,
     device: torch.device,
 ) -> TrainingPlan:
-    images = _images(options, teaching, teacher, model, manifest)
     sampler = _sampler(options, teaching, teacher, manifest, device)
     training_setup.refuse_unequal(options, model, maps=teacher_student.name_loss_on_maps(options))
     training_setup.refuse_single(options, model, sampler)
     objective = _objective(options, teaching, teacher, model, manifest, sampler)
     refuse_stage(objective, options, model)
+    images = _images(options, teaching, teacher, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device)
     held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(
@@ -165,6 +166,7 @@ def _images(
     teacher: CachedTeacher | OnlineTeacher,
     model: Embedder,
     manifest: Manifest,
+    columns: Sequence[str],
 ) -> Images:
     """The student's images: of a teacher with several views the very pixels that it saw."""
     text = training_setup.augmentation(options, model.spec)
@@ -180,7 +182,9 @@ def _images(
             )
         _check_views(teaching, teacher, model)
     keep = options.images.cache == "ram"
-    return Images(manifest, model.spec, augmentation, seed=seed, cache=keep, views=views)
+    return Images(
+        manifest, model.spec, augmentation, seed=seed, cache=keep, views=views, columns=columns
+    )
 
 
 def _check_views(teaching: TeacherOptions, teacher: CachedTeacher, model: Embedder) -> None:

@@ -105,16 +105,21 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
 def _plan(
     options: TrainingOptions, model: Embedder, manifest: Manifest, device: torch.device
 ) -> TrainingPlan:
-    text = training_setup.augmentation(options, model.spec)
-    augmentation = components.load("augmentations", text, size=model.spec.crop)
-    keep = options.images.cache == "ram"
-    images = Images(manifest, model.spec, augmentation, seed=options.execution.seed, cache=keep)
     sampler: Sampler
     settings = options.mining
     if settings is None:
         sampler, objective = _balanced(options, model, manifest)
     else:
         sampler, objective = _mined(options, settings, model, manifest)
+    text = training_setup.augmentation(options, model.spec)
+    images = Images(
+        manifest,
+        model.spec,
+        components.load("augmentations", text, size=model.spec.crop),
+        seed=options.execution.seed,
+        cache=options.images.cache == "ram",
+        columns=objective.columns(),
+    )
     loop = training_setup.loop_settings(options, device)
     held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(

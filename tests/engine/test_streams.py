@@ -237,6 +237,15 @@ def test_a_term_that_is_not_active_is_left_out() -> None:
     assert list(values) == [MAIN]
 
 
+def test_terms_declare_the_columns_that_they_read() -> None:
+    terms = {"0": Sum(MAIN), "1": Sum("other"), "2": Sum("other")}
+    terms["1"].columns, terms["2"].columns = frozenset({"cluster"}), frozenset({"b", "a"})
+    objective = Objective(terms, seed=0, generator=torch.Generator())
+    assert objective.columns() == []
+    assert objective.columns("other") == ["a", "b", "cluster"]
+    assert two_streams("shuffled")["objective"].columns("others") == ["weight"]
+
+
 def test_terms_are_taken_in_the_order_listed() -> None:
     terms = {key: Sum(MAIN) for key in ("b", "a")}
     for key, term in terms.items():

@@ -33,7 +33,7 @@ class Term(nn.Module):
     reads_raw = False  # whether the vectors must come before normalisation
     passes = "together"  # or "apart": its stream goes through the model by itself
     stage: str | None = None  # of the network, whose activations it mixes
-    columns: frozenset[str] = frozenset()  # of the image list or the sampler, that it reads
+    columns: frozenset[str] = frozenset()  # of the image list, that it reads where they exist
 
     def __init__(self, name: str, *, stream: str = MAIN) -> None:
         super().__init__()
@@ -74,14 +74,19 @@ class Objective(nn.Module):
         features: FeatureHooks | None = None,
     ) -> None:
         super().__init__()
-        self.terms = nn.ModuleDict(terms)
+        self.terms, self._listed = nn.ModuleDict(terms), list(terms.values())
         self.seed, self.generator, self.normalizes = seed, generator, normalizes
         self.teacher, self.features = teacher, features
-        self.raw = raw or any(term.reads_raw for term in terms.values())
-        self.apart = {term.stream for term in terms.values() if term.passes == "apart"}
-        stages = {term.stage for term in terms.values() if term.stage is not None}
+        self.raw = raw or any(term.reads_raw for term in self._listed)
+        self.apart = {term.stream for term in self._listed if term.passes == "apart"}
+        stages = {term.stage for term in self._listed if term.stage is not None}
         assert len(stages) <= 1, "all terms mix at one stage"
         self.stage = next(iter(stages), None)
+
+    def columns(self, stream: str = MAIN) -> list[str]:
+        """List the columns of the image list that the terms on a stream read."""
+        terms = [term for term in self._listed if term.stream == stream]
+        return sorted({name for term in terms for name in term.columns})
 
     def forward(
         self, streams: Mapping[str, Batch], model: Embed, moment: Moment
@@ -92,8 +97,7 @@ class Objective(nn.Module):
         for names in self._passes(streams):
             outputs |= self._embed({name: streams[name] for name in names}, model, moment)
         values: dict[str, Tensor] = {}
-        for term in self.terms.values():
-            assert isinstance(term, Term)
+        for term in self._listed:
             if term.active(streams[term.stream]):
                 values |= term(outputs[term.stream])
         return values

@@ -16,6 +16,8 @@ from mltool.errors import UsageError
 from mltool.losses import Pairs, pairs_from_labels
 from mltool.models.proxies import Proxies
 
+WEIGHT = frozenset({"weight"})  # the column of an image list that multiplies its pairs
+
 # (pairs [A, B], the anchors' vectors [A, D]) -> the pairs that count; an `nn.Module` where it has
 # a state, which it may share with a term of its own
 Selector = Callable[[Pairs, Tensor], Pairs]
@@ -45,6 +47,8 @@ class PairTerm(Term):
     `source`; `selector` chooses among the pairs. Its proxies, and what else the loss learns, are
     `proxies` to the optimiser.
     """
+
+    columns = WEIGHT
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class VectorTerm(Term):
     """One loss that takes the vectors of the batch, before normalisation, instead of pairs."""
 
     reads_raw = True
+    columns = WEIGHT  # to refuse it
 
     def __init__(self, choice: Choice, *, classes: int, dim: int, name: str | None = None) -> None:
         super().__init__(name or choice.name)
