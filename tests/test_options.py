@@ -55,7 +55,7 @@ GROUPS = [
 ]
 
 
-@pytest.mark.parametrize("group", set(GROUPS), ids=lambda group: group.__name__)
+@pytest.mark.parametrize("group", dict.fromkeys(GROUPS), ids=lambda group: group.__name__)
 def test_what_changes_no_result_is_not_recorded(group: type) -> None:
     unrecorded = {name for name, rule in rules_of(group).items() if not rule.recorded}
     inputs = {"init", "labels", "root", "pairs", "teacher", "teacher_weights", "val"}
