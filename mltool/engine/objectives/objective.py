@@ -4,6 +4,7 @@ A term is a loss of pairs, a transfer, or what else its command lists. All that 
 stands in that list: a method that needs another noun gets another kind of term, no branch here.
 """
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +23,7 @@ from mltool.models.features import FeatureHooks
 from mltool.models.stages import StageHook
 
 
-class Term(nn.Module):
+class Term(nn.Module, ABC):
     """One term of the sum. Kinds of terms give `forward`, and declare what differs from here.
 
     A term reads the batch of one stream. `group` names the optimiser group of its parameters (see
@@ -43,9 +44,9 @@ class Term(nn.Module):
         """Return whether the term takes part in a step; all ranks must get the same answer."""
         return True
 
+    @abstractmethod
     def forward(self, step: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted scalars of this term by name."""
-        raise NotImplementedError
 
 
 class Objective(nn.Module):
