@@ -22,7 +22,7 @@ from mltool.commands.objective import (
 )
 from mltool.commands.training_options import TrainingOptions
 from mltool.engine import training
-from mltool.engine.data import Images
+from mltool.engine.data import BatchSource
 from mltool.engine.mining import (
     MiningSettings,
     Tuples,
@@ -109,7 +109,7 @@ def _distill(options: TrainingOptions, teaching: TeacherOptions, device: torch.d
         manifest = training_setup.keep_labelled(manifest, options.data, "this --loss")
     teacher_student.refuse_weights(options, manifest)
     teacher = teacher_student.build_teacher(options, teaching, device)
-    model = teacher_student.build_student(options, teaching, teacher)
+    model = teacher_student.build_student(options, teaching, teacher, manifest)
     skips = options.images.on_bad_image != "error"
     if isinstance(teacher, CachedTeacher) and not skips:
         teacher.join(manifest.names)  # what is missing is known before images are decoded
@@ -141,13 +141,13 @@ def _plan(
     training_setup.refuse_single(options, model, sampler)
     objective = _objective(options, teaching, teacher, model, manifest, sampler)
     refuse_stage(objective, options, model)
-    images = _images(options, teaching, teacher, model, manifest, objective.columns())
-    loop = training_setup.loop_settings(options, device)
+    source = _open_source(options, teaching, teacher, model, manifest, objective.columns())
+    loop = training_setup.loop_settings(options, device, model)
     held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(
         model=model,
         objective=objective,
-        streams=(Stream(MAIN, images, sampler),),
+        streams=(Stream(MAIN, source, sampler),),
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
@@ -160,30 +160,29 @@ def _plan(
     return plan
 
 
-def _images(
+def _open_source(
     options: TrainingOptions,
     teaching: TeacherOptions,
     teacher: CachedTeacher | OnlineTeacher,
     model: Embedder,
     manifest: Manifest,
     columns: Sequence[str],
-) -> Images:
-    """The student's images: of a teacher with several views the very pixels that it saw."""
+) -> BatchSource:
+    """Open the student's data: of a teacher with several views the very pixels that it saw."""
+    if model.spec.takes_vectors:
+        teacher_student.refuse_views(teaching, teacher)
+    if not isinstance(teacher, CachedTeacher) or teacher.augmentation is None:
+        return training_setup.open_training(options, model, manifest, columns)
+    seen, seed = teacher.augmentation
     text = training_setup.augmentation(options, model.spec)
-    augmentation = components.load("augmentations", text, size=model.spec.crop)
-    seed, views = options.execution.seed, None
-    if isinstance(teacher, CachedTeacher) and teacher.augmentation is not None:
-        seen, seed = teacher.augmentation
-        views = teacher.views
-        if components.parse("augmentations", text).text != seen:
-            raise UsageError(
-                f"{teaching.teacher} was embedded with --augment {seen}; say the same here, so "
-                "that student and teacher see the same pixels"
-            )
-        _check_views(teaching, teacher, model)
-    keep = options.images.cache == "ram"
-    return Images(
-        manifest, model.spec, augmentation, seed=seed, cache=keep, views=views, columns=columns
+    if components.parse("augmentations", text).text != seen:
+        raise UsageError(
+            f"{teaching.teacher} was embedded with --augment {seen}; say the same here, so "
+            "that student and teacher see the same pixels"
+        )
+    _check_views(teaching, teacher, model)
+    return training_setup.open_training(
+        options, model, manifest, columns, seed=seed, views=teacher.views
     )
 
 

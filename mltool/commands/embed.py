@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from mltool import components
+from mltool.commands import heads
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Augmentation, Images, plain_view
 from mltool.engine.extract import Extraction, embed_blocks
 from mltool.engine.loading import default_workers
 from mltool.engine.signals import watch
+from mltool.engine.vectors import Vectors
 from mltool.errors import Interrupted, SkippedInputs
 from mltool.files import atomic, canonical_json, history
 from mltool.files.embeddings_writer import PARTIAL, EmbeddingsWriter, discard
+from mltool.files.lists import vector_lists
 from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
@@ -27,6 +30,7 @@ from mltool.models.spec import ModelSpec
 from mltool.options import rules
 from mltool.options.embedding import EmbedOptions
 from mltool.options.group import recorded
+from mltool.options.heads import refuse_embed_options
 from mltool.options.lists import ListOptions
 from mltool.options.model import SourceOptions
 from mltool.options.run import InferenceOptions
@@ -79,9 +83,12 @@ def run(
     call = _Call(model, data, output, options, source, lists, execution)
     device = devices.choose(execution.device)
     devices.set_threads(execution.threads)
-    manifest = _read_images(data, lists, options.shard)
+    of_vectors = heads.is_head(model)
+    if of_vectors:
+        refuse_embed_options(options, source)
+    manifest = _read_list(data, lists, options.shard, of_vectors=of_vectors)
     opened = _open_model(call)
-    precision = devices.precision(execution.precision, device, training=False)
+    precision = devices.precision(execution.precision, device, training=False, of_head=of_vectors)
     dim = _dim(opened.model, penultimate=options.penultimate)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
     if options.dry_run:
@@ -89,14 +96,15 @@ def run(
         size = len(manifest) * columns * np.dtype(options.dtype).itemsize
         logger.info("would write %s: %d x %d, %.1f MB", output, len(manifest), columns, size / 1e6)
         return
-    atomic.refuse_inputs(output, [model, source.weights, *data])
+    read = vector_lists.list_files(data) if of_vectors else data
+    atomic.refuse_inputs(output, [model, source.weights, *read])
     with atomic.claim(output):
         skipped = _write(call, manifest, opened, device, precision)
     if skipped and options.on_bad_image == "skip":
         raise SkippedInputs(f"{skipped} images could not be read and were left out")
 
 
-def _read_images(data: list[str], lists: ListOptions, shard: str) -> Manifest:
+def _read_list(data: list[str], lists: ListOptions, shard: str, *, of_vectors: bool) -> Manifest:
     """Return the rows of the lists that this shard has."""
     manifest = open_data(
         data,
@@ -106,6 +114,7 @@ def _read_images(data: list[str], lists: ListOptions, shard: str) -> Manifest:
         labels=lists.labels,
         root=lists.root,
         need_split=False,
+        of_vectors=of_vectors,
     )
     number, shards = rules.parse_shard(shard)
     edges = np.linspace(0, len(manifest), shards + 1).round().astype(int)
@@ -125,43 +134,36 @@ def _open_model(call: _Call) -> Source:
 
 
 def _write(
-    call: _Call, manifest: Manifest, source: Source, device: torch.device, precision: str
+    call: _Call, manifest: Manifest, opened: Source, device: torch.device, precision: str
 ) -> int:
     """Write the file; return how many images were skipped."""
-    model: nn.Module = Penultimate(source.model) if call.options.penultimate else source.model
+    model: nn.Module = Penultimate(opened.model) if call.options.penultimate else opened.model
     model = model.to(device).to(memory_format=torch.channels_last)
-    spec = source.model.spec
-    steps = _history(call, manifest, source, precision)
+    spec = opened.model.spec
+    steps = _history(call, manifest, opened, precision)
     logger.debug("settings: %s", steps[-1]["settings"])
     if call.options.resume and _made_by(call.output, steps):
         logger.info("%s is finished already", call.output)
         if _made_by(call.output + PARTIAL, steps):
             discard(call.output)  # killed between the last two steps of finishing
         return 0
-    images = Images(
-        manifest,
-        spec,
-        _view(call.options, spec),
-        seed=call.execution.seed,
-        skip_bad=call.options.on_bad_image != "error",
-    )
-    folder = str(Path(call.output).absolute().parent)
+    source = _open_source(call, manifest, opened)
     writer = EmbeddingsWriter(
         call.output,
         names=manifest.names,
-        dim=call.options.views * _dim(source.model, penultimate=call.options.penultimate),
+        dim=call.options.views * _dim(opened.model, penultimate=call.options.penultimate),
         dtype=call.options.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
-        columns=manifest.columns | path_column(manifest.names, manifest.paths, folder),
+        columns=_columns(manifest, call.output, of_vectors=spec.takes_vectors),
         metric=spec.metric,
         normalized=spec.normalize
         and not call.options.penultimate
         and call.options.dtype == "float32",
-        space=f"{source.space}/penultimate" if call.options.penultimate else source.space,
+        space=f"{opened.space}/penultimate" if call.options.penultimate else opened.space,
         teacher_space="" if call.options.penultimate else spec.teacher_space,
         views=call.options.views,
-        preprocess=_preprocess(call.options, spec, seed=call.execution.seed),
+        preprocess=_preprocess(call, source, spec),
         root=manifest.root,
         history=steps,
         resume=call.options.resume,
@@ -172,12 +174,12 @@ def _write(
             logger.info("going on after %d of %d images", writer.rows_done, total)
         how = Extraction(
             batch_size=max(1, call.execution.batch_size // call.options.views),
-            workers=default_workers() if call.execution.workers is None else call.execution.workers,
+            workers=_count_workers(call.execution, of_vectors=spec.takes_vectors),
             device=device,
             precision=precision,
         )
         rows = range(writer.rows_done, total)
-        for block in embed_blocks(model, images, rows, how, views=call.options.views):
+        for block in embed_blocks(model, source, rows, how, views=call.options.views):
             for reason in block.failures:
                 logger.warning("left out: %s", reason)
             writer.append(block.vectors, valid=block.kept)
@@ -193,6 +195,36 @@ def _write(
     return skipped
 
 
+def _open_source(call: _Call, manifest: Manifest, opened: Source) -> Images | Vectors:
+    """Open the list as the model sees it. Raises InputError for vectors that a head cannot take."""
+    spec = opened.model.spec
+    if spec.takes_vectors:
+        vectors = Vectors(manifest, columns=())
+        heads.check_input(spec, vectors.stored, head=call.model)
+        return vectors
+    return Images(
+        manifest,
+        spec,
+        _view(call.options, spec),
+        seed=call.execution.seed,
+        skip_bad=call.options.on_bad_image != "error",
+    )
+
+
+def _columns(manifest: Manifest, output: str, *, of_vectors: bool) -> dict[str, np.ndarray]:
+    """Return the columns of the file, which say where the images are if the names do not."""
+    folder = str(Path(output).absolute().parent)
+    if of_vectors:
+        return vector_lists.columns_for(manifest, folder)
+    return manifest.columns | path_column(manifest.names, manifest.paths, folder)
+
+
+def _count_workers(execution: InferenceOptions, *, of_vectors: bool) -> int:
+    if execution.workers is not None:
+        return execution.workers
+    return 0 if of_vectors else default_workers()
+
+
 def _view(options: EmbedOptions, spec: ModelSpec) -> Augmentation:
     """Return the view of the test for one, what training would draw for several."""
     if options.views == 1:
@@ -200,12 +232,15 @@ def _view(options: EmbedOptions, spec: ModelSpec) -> Augmentation:
     return components.load("augmentations", options.augment, size=spec.crop)
 
 
-def _preprocess(options: EmbedOptions, spec: ModelSpec, *, seed: int) -> str:
+def _preprocess(call: _Call, source: Images | Vectors, spec: ModelSpec) -> str:
     """Return what was done to the pixels; of several views also what a student must do."""
-    if options.views == 1:
+    if isinstance(source, Vectors):
+        return source.stored.preprocess
+    if call.options.views == 1:
         return spec.preprocess
-    augment = components.parse("augmentations", options.augment).text
-    return canonical_json.to_json(json.loads(spec.preprocess) | {"augment": augment, "seed": seed})
+    augment = components.parse("augmentations", call.options.augment).text
+    views = {"augment": augment, "seed": call.execution.seed}
+    return canonical_json.to_json(json.loads(spec.preprocess) | views)
 
 
 def _made_by(path: str, steps: history.History) -> bool:
@@ -219,14 +254,17 @@ def _dim(model: Embedder, *, penultimate: bool) -> int:
     """Return the length of a vector, asked of the model itself."""
     if not penultimate:
         return model.spec.dim
-    blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
+    blank = torch.zeros(1, *model.spec.input_shape, device=model.mean.device)
     with torch.inference_mode():
         return model.eval().penultimate(blank).shape[1]
 
 
 def _history(call: _Call, manifest: Manifest, source: Source, precision: str) -> history.History:
-    digest = manifest.digest()
-    inputs = [*source.inputs, *history.list_inputs("data", call.data, digest)]
+    digest, of_vectors = manifest.digest(), source.model.spec.takes_vectors
+    if of_vectors:
+        inputs = [*source.inputs, *vector_lists.list_inputs("data", call.data)]
+    else:
+        inputs = [*source.inputs, *history.list_inputs("data", call.data, digest)]
     if call.lists.labels:
         inputs += history.list_inputs("--labels", [call.lists.labels], digest)
     options = recorded(call.options, call.lists)
@@ -242,7 +280,11 @@ def _history(call: _Call, manifest: Manifest, source: Source, precision: str) ->
         "precision": precision,
     }
     step = history.record(
-        "embed", inputs=inputs, settings=settings, counts={"images": len(manifest)}
+        "embed",
+        inputs=inputs,
+        settings=settings,
+        counts={"vectors" if of_vectors else "images": len(manifest)},
     )
-    before = history.read_all([*call.data, call.lists.labels])
+    before = vector_lists.read_histories(call.data) if of_vectors else history.read_all(call.data)
+    before += history.read_all([call.lists.labels])
     return history.extend(source.history, *before, record=step)

@@ -6,11 +6,13 @@ from functools import partial
 
 import numpy as np
 
+from mltool.commands import heads
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Images, plain_view
 from mltool.engine.extract import Extraction, embed_rows
 from mltool.engine.loading import default_workers
+from mltool.errors import UsageError
 from mltool.files import history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
@@ -45,6 +47,12 @@ def open_images(
 
     Texts are files, folders, lists, or `-` for standard input. Raises UsageError, InputError.
     """
+    if heads.is_head(model):
+        raise UsageError(
+            f"{model} takes stored vectors, not images: embed the images with the model whose "
+            f"vectors it takes, apply it with `mltool embed {model} VECTORS.h5`, and search for "
+            "the vectors that it gives, without --model"
+        )
     device = devices.choose(execution.device)
     devices.set_threads(execution.threads)
     manifest = open_data(texts, root=root)

@@ -7,16 +7,19 @@ from dataclasses import asdict, replace
 import torch
 
 from mltool import components
+from mltool.commands import heads
 from mltool.commands.training_setup import keep_labelled
 from mltool.components import Choice
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Batch, Images, plain_view
+from mltool.engine import sources
+from mltool.engine.data import Batch
 from mltool.engine.loading import default_workers, load
 from mltool.engine.mixed_positivity import as_text, measure
 from mltool.engine.objectives.mixing import MixedTerm
 from mltool.engine.objectives.pair_loss import PairTerm
 from mltool.engine.samplers import ClassBalanced, choose_sizes
+from mltool.engine.vectors import Vectors
 from mltool.errors import UsageError
 from mltool.files import atomic
 from mltool.files.manifest import Manifest
@@ -57,6 +60,7 @@ def run(
         labels=lists.labels,
         root=lists.root,
         need_split=True,
+        of_vectors=start.spec.takes_vectors,
     )
     manifest = keep_labelled(manifest, data, "positivity")
     loss, level = _chosen(options, start)
@@ -145,8 +149,11 @@ def _batches(
     sampler = ClassBalanced(
         manifest.labels, classes_per_batch=p, images_per_class=k, seed=options.seed
     )
-    images = Images(manifest, found.spec, plain_view(found.spec), seed=options.seed)
-    workers = default_workers() if options.workers is None else options.workers
+    source = sources.open_test(manifest, found.spec, seed=options.seed)
+    if isinstance(source, Vectors):
+        heads.check_input(found.spec, source.stored, head=found.path)
+    usual = 0 if found.spec.takes_vectors else default_workers()
+    workers = usual if options.workers is None else options.workers
     rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(options.batches))
-    for batch in load(images, rows, workers=workers):
+    for batch in load(source, rows, workers=workers):
         yield batch.to(device)

@@ -6,16 +6,18 @@ import os
 import timm
 import torch
 
-from mltool.commands import training_setup
+from mltool.commands import heads, training_setup
 from mltool.commands.training_options import TrainingOptions
 from mltool.engine import device as devices
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
+from mltool.files.stored_vectors import StoredVectors
 from mltool.models.embedder import Embedder
-from mltool.models.source import open_model
+from mltool.models.source import open_checkpoint, open_model
 from mltool.options import choices, rules
 from mltool.options.choices import is_transfer, trains_embeddings
+from mltool.options.heads import refuse_repeats
 from mltool.options.teacher import TeacherOptions
 
 
@@ -74,6 +76,13 @@ def build_teacher(
         )
     if teaching.teacher_weights is not None and not name.startswith("timm:"):
         raise UsageError("--teacher-weights is for timm:NAME; a checkpoint has its own")
+    if heads.learns_head(options.model):
+        return _open_head(options, name, device)
+    if heads.is_head(name):
+        raise UsageError(
+            f"{name} takes stored vectors, not images; embed the images, apply it to these vectors "
+            "with `mltool embed`, and name that file as --teacher"
+        )
     crop = training_setup.input_size(options)
     source = open_model(
         name,
@@ -89,8 +98,34 @@ def build_teacher(
     return teacher
 
 
+def _open_head(options: TrainingOptions, name: str, device: torch.device) -> OnlineTeacher:
+    """Open a head that learned on the same vectors, to run along."""
+    if not heads.is_head(name):
+        raise UsageError(
+            f"--teacher {name} takes images, but the student stored vectors; embed the images "
+            "with the teacher, and name that file as --teacher"
+        )
+    precision = devices.precision(options.execution.precision, device, training=True, of_head=True)
+    teacher = OnlineTeacher(open_checkpoint(name), device=device, precision=precision, stages=None)
+    teacher.report(None)
+    return teacher
+
+
+def refuse_views(teaching: TeacherOptions, teacher: CachedTeacher | OnlineTeacher) -> None:
+    """Raise UsageError where views of an image meet its one stored vector."""
+    refuse_repeats(teaching)
+    if isinstance(teacher, CachedTeacher) and teacher.views > 1:
+        raise UsageError(
+            f"{teaching.teacher} holds {teacher.views} views of each image, but a stored vector "
+            "shows one; embed the images with the teacher without --views"
+        )
+
+
 def build_student(
-    options: TrainingOptions, teaching: TeacherOptions, teacher: CachedTeacher | OnlineTeacher
+    options: TrainingOptions,
+    teaching: TeacherOptions,
+    teacher: CachedTeacher | OnlineTeacher,
+    manifest: Manifest,
 ) -> Embedder:
     """Build the student, with vectors as long as the teacher's where they are compared."""
     asymmetric = is_asymmetric(options, teaching)
@@ -99,13 +134,17 @@ def build_student(
             f"{teaching.teacher}: these vectors are compared by {teacher.metric}, but a student's "
             "with its teacher's by cosine; use a transfer or --symmetric"
         )
-    model = training_setup.build_model(options, default_dim=teacher.dim if asymmetric else None)
+    model = training_setup.build_model(
+        options, manifest, default_dim=teacher.dim if asymmetric else None
+    )
     if asymmetric and model.spec.dim != teacher.dim:
         raise UsageError(
             f"the student's vectors would be {model.spec.dim}-d, but {teaching.teacher} has "
             f"{teacher.dim}-d ones to compare them with; leave out --dim and --projection none, "
             "or use a transfer or --symmetric"
         )
+    if isinstance(teacher, OnlineTeacher) and model.spec.takes_vectors:
+        heads.check_input(teacher.spec, StoredVectors(manifest), head=teaching.teacher)
     unit = _is_normalized(options, teaching)
     metric = "cosine" if unit else "euclidean"
     declared = teacher.space if asymmetric and metric == teacher.metric else ""

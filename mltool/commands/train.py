@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from mltool import components, distributed
+from mltool import distributed
 from mltool.commands import training_record, training_setup
 from mltool.commands.objective import (
     Additions,
@@ -16,7 +16,6 @@ from mltool.commands.objective import (
 )
 from mltool.commands.training_options import TrainingOptions
 from mltool.engine import training
-from mltool.engine.data import Images
 from mltool.engine.mining import (
     MiningSettings,
     Tuples,
@@ -89,7 +88,7 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
     """Make and carry out the plan; returns why images were left out."""
     manifest = training_setup.read_images(options)
     manifest = training_setup.keep_labelled(manifest, options.data, "train")
-    model = training_setup.build_model(options)
+    model = training_setup.build_model(options, manifest)
     manifest, reasons = training_setup.drop_unreadable(options, manifest, model)
     plan = _plan(options, model, manifest, device)
     if options.execution.dry_run:
@@ -111,21 +110,13 @@ def _plan(
         sampler, objective = _balanced(options, model, manifest)
     else:
         sampler, objective = _mined(options, settings, model, manifest)
-    text = training_setup.augmentation(options, model.spec)
-    images = Images(
-        manifest,
-        model.spec,
-        components.load("augmentations", text, size=model.spec.crop),
-        seed=options.execution.seed,
-        cache=options.images.cache == "ram",
-        columns=objective.columns(),
-    )
-    loop = training_setup.loop_settings(options, device)
+    source = training_setup.open_training(options, model, manifest, objective.columns())
+    loop = training_setup.loop_settings(options, device, model)
     held_out = training_setup.validation(options, model, device)
     plan = TrainingPlan(
         model=model,
         objective=objective,
-        streams=(Stream(MAIN, images, sampler),),
+        streams=(Stream(MAIN, source, sampler),),
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,

@@ -13,6 +13,8 @@ from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions
 from mltool.options.validation import ValidationOptions
 
+DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:

@@ -7,6 +7,7 @@ from mltool.commands.training_options import TrainingOptions
 from mltool.commands.training_setup import augmentation
 from mltool.engine.training import Validation
 from mltool.files import history
+from mltool.files.lists import vector_lists
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.spec import ModelSpec
@@ -26,28 +27,34 @@ def record(
     before: Sequence[history.History] = (),
 ) -> history.History:
     """Return the history of a run; the keywords are what the command adds."""
-    counts = {"images": len(manifest), **counts}
+    of_vectors = model.spec.takes_vectors
+    counts = {"vectors" if of_vectors else "images": len(manifest), **counts}
     if manifest.pairs is not None and options.mining is not None:
         counts["pairs"] = len(manifest.pairs)
     step = history.record(
         command,
-        inputs=[*_list_inputs(options, manifest, held_out), *inputs],
+        inputs=[*_list_inputs(options, manifest, held_out, of_vectors=of_vectors), *inputs],
         settings=_settings(options, model.spec, held_out) | dict(settings),
         counts=counts,
     )
-    lists = [*options.data, *(options.validation.val or []), options.lists.labels]
-    lists += [options.tuples.pairs, options.model.init]
-    return history.extend(*history.read_all(lists), *before, record=step)
+    data = [*options.data, *(options.validation.val or [])]
+    of_data = vector_lists.read_histories(data) if of_vectors else history.read_all(data)
+    others = history.read_all([options.lists.labels, options.tuples.pairs, options.model.init])
+    return history.extend(*of_data, *others, *before, record=step)
 
 
 def _list_inputs(
-    options: TrainingOptions, manifest: Manifest, held_out: Validation | None
+    options: TrainingOptions, manifest: Manifest, held_out: Validation | None, *, of_vectors: bool
 ) -> list[tuple[str, str, str]]:
     """Return (option, path, digest) of every file and list that the run reads."""
-    inputs = history.list_inputs("data", options.data, manifest.digest())
-    if held_out is not None:
-        digest = held_out.images.manifest.digest()
-        inputs += history.list_inputs("--val", options.validation.val or [], digest)
+    held = options.validation.val or []
+    if of_vectors:
+        inputs = vector_lists.list_inputs("data", options.data)
+        inputs += vector_lists.list_inputs("--val", held)
+    else:
+        inputs = history.list_inputs("data", options.data, manifest.digest())
+        if held_out is not None:
+            inputs += history.list_inputs("--val", held, held_out.source.manifest.digest())
     if options.lists.labels:
         inputs += history.list_inputs("--labels", [options.lists.labels], manifest.digest())
     for option, path in (
@@ -66,7 +73,6 @@ def _settings(
     """Return the recorded options, those that were left open as they were resolved."""
     settings = recorded(
         options.model,
-        options.images,
         options.lists,
         options.batches,
         options.tuples,
@@ -78,12 +84,17 @@ def _settings(
         "loss": [loss.text for loss in options.losses],
         "arch": spec.backbone,
         "dim": spec.dim,
-        "pooling": spec.pooling,
         "projection": spec.projection,
-        "image_size": spec.crop,
-        "resize": spec.resize,
-        "augment": components.parse("augmentations", augmentation(options, spec)).text,
     }
+    if spec.takes_vectors:
+        del settings["pooling"]
+    else:
+        settings |= recorded(options.images) | {
+            "pooling": spec.pooling,
+            "image_size": spec.crop,
+            "resize": spec.resize,
+            "augment": components.parse("augmentations", augmentation(options, spec)).text,
+        }
     if options.mining is not None:
         settings |= {key: n for key, n in vars(options.mining).items() if key != "kind"}
     if options.model.weights != "timm":

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 
 from mltool import components, distributed
-from mltool.commands.training_options import TrainingOptions
+from mltool.commands import heads
+from mltool.commands.training_options import DEFAULT_ARCH, DEFAULT_DIM, TrainingOptions
 from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine.data import Images, plain_view
+from mltool.engine import sources
+from mltool.engine.data import BatchSource, Images, plain_view
 from mltool.engine.extract import find_readable
 from mltool.engine.loading import default_workers
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
 from mltool.engine.training import ExecutionOptions, TrainingPlan, Validation
+from mltool.engine.vectors import Vectors
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
@@ -28,8 +31,6 @@ from mltool.models.spec import ModelSpec
 from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 
 
 @contextmanager
@@ -54,6 +55,7 @@ def read_images(options: TrainingOptions) -> Manifest:
         pairs=options.tuples.pairs,
         root=options.lists.root,
         need_split=True,
+        of_vectors=heads.learns_head(options.model),
     )
 
 
@@ -63,19 +65,26 @@ def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Man
     if not known.any():
         raise InputError(
             f"{' '.join(texts)}: no image has a label, but {command} needs classes; add a column "
-            "`label`, or put each class into a folder of its own"
+            "`label`, put each class into a folder of its own, or take them from a list with "
+            "--labels"
         )
     if not known.all():
         logger.warning("%d images without a label are left out", int((~known).sum()))
     return manifest.take(known).compact()
 
 
-def build_model(options: TrainingOptions, *, default_dim: int | None = None) -> Embedder:
+def build_model(
+    options: TrainingOptions, manifest: Manifest, *, default_dim: int | None = None
+) -> Embedder:
     """Build the model to start from: new, with a backbone's weights, or a checkpoint's.
+
+    A head fits the vectors of the list.
 
     `default_dim` is the length of an embedding unless --dim says another; without it a checkpoint
     keeps the length that it has.
     """
+    if heads.learns_head(options.model):
+        return heads.build(options, manifest, default_dim=default_dim)
     start = checkpoint.read(options.model.init) if options.model.init is not None else None
     if start is not None and options.model.weights is not None:
         raise UsageError("--init brings the backbone's weights along; leave out --weights")
@@ -111,6 +120,8 @@ def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | Non
 
     `maps` names the option that wants the feature maps of a batch as one tensor, if one does.
     """
+    if model.spec.takes_vectors:
+        return
     text = augmentation(options, model.spec)
     if components.parse("augmentations", text).name != "whole":
         return
@@ -145,7 +156,8 @@ def drop_unreadable(
     options: TrainingOptions, manifest: Manifest, model: Embedder
 ) -> tuple[Manifest, list[str]]:
     """Return the images that can be read, and a reason for each of the others."""
-    if options.images.on_bad_image == "error" or options.execution.dry_run:
+    strict = options.images.on_bad_image == "error" or model.spec.takes_vectors
+    if strict or options.execution.dry_run:
         return manifest, []
     images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
     rows, reasons = find_readable(images, workers=count_workers(options), batch_size=64)
@@ -184,12 +196,14 @@ def class_balanced(options: TrainingOptions, manifest: Manifest) -> ClassBalance
     return sampler
 
 
-def loop_settings(options: TrainingOptions, device: torch.device) -> LoopSettings:
+def loop_settings(options: TrainingOptions, device: torch.device, model: Embedder) -> LoopSettings:
     """Return what decides the course of the run."""
     return LoopSettings(
         epochs=options.optimisation.epochs,
         seed=options.execution.seed,
-        precision=devices.precision(options.execution.precision, device, training=True),
+        precision=devices.precision(
+            options.execution.precision, device, training=True, of_head=model.spec.takes_vectors
+        ),
         freeze_bn=options.optimisation.freeze_bn,
         clip=options.optimisation.clip,
         val_every=options.validation.val_every,
@@ -219,18 +233,48 @@ def validation(
         return None
     # an unknown metric is refused now, not after the first epoch
     score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[options.validation.select])
-    manifest = keep_labelled(
-        open_data(options.validation.val, need_split=True), options.validation.val, "validation"
-    )
-    manifest, _ = drop_unreadable(options, manifest, model)
-    cached = options.images.cache == "ram"
-    images = Images(manifest, model.spec, plain_view(model.spec), seed=0, cache=cached)
+    texts, of_vectors = options.validation.val, model.spec.takes_vectors
+    manifest = open_data(texts, need_split=True, of_vectors=of_vectors)
+    manifest, _ = drop_unreadable(options, keep_labelled(manifest, texts, "validation"), model)
+    source = sources.open_test(manifest, model.spec, cache=options.images.cache == "ram")
+    if isinstance(source, Vectors):
+        heads.check_input(model.spec, source.stored, head="the head")
     logger.info("validation: %s", manifest.summary())
     return Validation(
-        images=images,
+        source=source,
         select=options.validation.select,
         batch_size=options.batches.batch_size,
-        precision=devices.precision(options.execution.precision, device, training=False),
+        precision=devices.precision(
+            options.execution.precision, device, training=False, of_head=model.spec.takes_vectors
+        ),
+    )
+
+
+def open_training(
+    options: TrainingOptions,
+    model: Embedder,
+    manifest: Manifest,
+    columns: Sequence[str],
+    *,
+    seed: int | None = None,
+    views: int | None = None,
+) -> BatchSource:
+    """Open the list as a model in training sees it: images augmented, vectors as they are.
+
+    Batches carry `columns`. `seed`, of the run unless it is named, and `views` decide which
+    augmentations an image has.
+    """
+    if model.spec.takes_vectors:
+        return Vectors(manifest, columns=columns)
+    text = augmentation(options, model.spec)
+    return Images(
+        manifest,
+        model.spec,
+        components.load("augmentations", text, size=model.spec.crop),
+        seed=options.execution.seed if seed is None else seed,
+        cache=options.images.cache == "ram",
+        views=views,
+        columns=columns,
     )
 
 
@@ -242,22 +286,26 @@ def is_pretrained(options: TrainingOptions) -> bool:
 def report(command: str, plan: TrainingPlan) -> None:
     """Log the images, the model and the number of steps."""
     spec, sampler = plan.model.spec, plan.main.sampler
+    what = f"{spec.channels}-d input" if spec.takes_vectors else f"{spec.crop} px"
     logger.info("%s: %s", command, plan.main.source.manifest.summary())
     logger.info(
-        "%s, %d-d, %.1f M parameters, %d px; %d epochs of %d steps of %s images",
+        "%s, %d-d, %.1f M parameters, %s; %d epochs of %d steps of %s %s",
         spec.backbone,
         spec.dim,
         count_parameters(plan.model) / 1e6,
-        spec.crop,
+        what,
         plan.loop.epochs,
         sampler.steps,
         sampler.summary(),
+        "vectors" if spec.takes_vectors else "images",
     )
 
 
 def count_workers(options: TrainingOptions) -> int:
-    """Return the number of loading processes."""
-    return default_workers() if options.execution.workers is None else options.execution.workers
+    """Return the number of loading processes; stored vectors need none."""
+    if options.execution.workers is not None:
+        return options.execution.workers
+    return 0 if heads.learns_head(options.model) else default_workers()
 
 
 def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:

@@ -5,7 +5,7 @@ A dataset is one file with one function `f(root) -> Manifest`, called like the b
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mltool import components
 from mltool.errors import InputError, UsageError, escape
@@ -24,13 +24,16 @@ def open_data(
     pairs: str | None = None,
     root: str | None = None,
     need_split: bool = False,
+    of_vectors: bool = False,
 ) -> Manifest:
     """Open one or several DATA as one image list; classes without an image are left out.
 
     A text is an existing path, `PATH:SPLIT`, `BENCHMARK[:ROOT][:SPLIT]` or `-` (paths one a line
     on standard input, below `root` if given). A list with several splits needs one if
     `need_split`, and else is taken whole. `labels` is another such text, joined by name, and
-    `pairs` a list of pairs; see `files.lists.selection` for `classes` and `limit`.
+    `pairs` a list of pairs; see `files.lists.selection` for `classes` and `limit`. With
+    `of_vectors` the list is one of stored vectors: texts name embeddings files, folders of them,
+    or globs, and no image is looked for.
     Raises UsageError for a split, class or benchmark that does not exist, InputError for files that
     are missing or damaged, and if no image is left.
     """
@@ -39,7 +42,8 @@ def open_data(
         raise UsageError("standard input (-) can be given only once")
     if root is not None and not standard_inputs:
         raise UsageError("--root is for paths on standard input; give - as data")
-    parts = [_choose_split(*_read(text, root), split, need_split) for text in texts]
+    lists = _read_vectors(texts) if of_vectors else (_read(text, root) for text in texts)
+    parts = [_choose_split(*each, split, need_split) for each in lists]
     if split not in (None, selection.ALL) and not any(map(selection.splits, parts)):
         raise UsageError(f"--split {split}: the data have no splits")
     manifest = selection.join(parts)
@@ -52,7 +56,8 @@ def open_data(
     if limit is not None:
         manifest = selection.limit(manifest, limit)
     if not len(manifest):
-        raise InputError(f"no image is left of {', '.join(map(escape, texts))}; choose more")
+        what = "vector" if of_vectors else "image"
+        raise InputError(f"no {what} is left of {', '.join(map(escape, texts))}; choose more")
     return manifest.compact()
 
 
@@ -89,6 +94,15 @@ def _read(text: str, root: str | None) -> tuple[Manifest, str, str | None]:
         raise _explain_unknown(text)
     folder, named = _split_root(benchmark, rest) if benchmark != DIGITS else ("", rest)
     return components.load("datasets", benchmark)(folder), text, named or None
+
+
+def _read_vectors(texts: Sequence[str]) -> Iterator[tuple[Manifest, str, str | None]]:
+    """Yield (list, text, the split that it names) of every file of vectors behind the texts."""
+    from mltool.files.lists import vector_lists  # h5py is for these files only
+
+    for text in vector_lists.expand(texts):
+        path, split = vector_lists.split_text(text)
+        yield vector_lists.read(path), text, split
 
 
 def _split_root(benchmark: str, rest: str) -> tuple[str, str]:

@@ -95,8 +95,7 @@ class Images(Dataset):
     ) -> None:
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
-        present = [name for name in columns if name in manifest.columns]
-        self.columns = {name: _read_column(manifest, name) for name in present}
+        self.columns = read_columns(manifest, columns)
         self.boxes = crop_boxes.from_columns(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
         size = spec.resize * spec.resize * (3 if spec.keep_aspect else 9 / 2)
@@ -165,6 +164,11 @@ def _stack(images: list[Tensor]) -> ModelInputs:
     if all(image.shape == images[0].shape for image in images):
         return torch.stack(images)
     return tuple(images)
+
+
+def read_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the columns [N] of numbers that a list has of some names. Raises InputError."""
+    return {name: _read_column(manifest, name) for name in names if name in manifest.columns}
 
 
 def _read_column(manifest: Manifest, name: str) -> np.ndarray:

@@ -37,14 +37,16 @@ def choose(text: str) -> torch.device:
     return device
 
 
-def precision(text: str, device: torch.device, *, training: bool) -> str:
+def precision(text: str, device: torch.device, *, training: bool, of_head: bool = False) -> str:
     """Resolve `auto`: bf16 where the hardware multiplies it natively, else fp32.
 
     On a CPU only extraction uses bf16 by itself; training there stays in fp32, where the gain is
-    small and batch statistics would feel the rounding.
+    small and batch statistics would feel the rounding. A head multiplies too little to gain.
     """
     if text != "auto":
         return text
+    if of_head:
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu" and not training and cpu_has_bf16():

@@ -47,7 +47,7 @@ def embed_blocks(
     """Yield the embeddings of `rows` in order, one block per batch.
 
     With several views, a row holds the vectors of its image's first draws one after the other.
-    `model` maps uint8 [B, 3, H, W] to [B, D] and is put into evaluation mode. Raises InputError
+    `model` maps inputs [B, ...] to [B, D] and is put into evaluation mode. Raises InputError
     for an unreadable image unless `images` skips them.
     """
     model.eval()
@@ -71,7 +71,7 @@ def _embed(model: nn.Module, inputs: ModelInputs) -> Tensor:
     if len(inputs) >= LEAST_BATCH:
         return model(inputs)
     if not len(inputs):
-        inputs = inputs.new_zeros(1, 3, spec.crop, spec.crop)
+        inputs = inputs.new_zeros(1, *spec.input_shape)
     return model(inputs[torch.arange(LEAST_BATCH, device=inputs.device) % len(inputs)])
 
 

@@ -16,9 +16,10 @@ from mltool.engine.data import Batch
 from mltool.engine.device import autocast
 from mltool.errors import InputError
 from mltool.files import canonical_json, embeddings, history, safe_h5, shards
-from mltool.files.concatenated_rows import ConcatenatedRows, release
+from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.files.names import check_unique, examples, find
+from mltool.files.stored_vectors import read_finite
 from mltool.models.features import FeatureHooks
 from mltool.models.source import Source
 
@@ -104,17 +105,13 @@ class CachedTeacher:
 
     def read_rows(self, rows: np.ndarray, draws: np.ndarray | int = 0) -> Tensor:
         """Read the vectors [n, dim] of rows [n] of the image list, on the CPU."""
-        wanted = self._rows[rows] * self.views + draws % self.views
-        order = np.argsort(wanted, kind="stable")  # the disk is read in one direction
-        read = np.empty((len(rows), self.dim), np.float32)
-        read[order] = self._vectors[wanted[order]]
-        release(self._vectors)
-        broken = ~np.isfinite(read).all(1)
-        if broken.any():
-            raise InputError(
-                f"{self._text}: the vector of {examples(self._names[self._rows[rows[broken]]])} "
-                "is not finite; embed it again"
-            )
+        read = read_finite(
+            self._vectors,
+            self._rows[rows] * self.views + draws % self.views,
+            describe=lambda broken: (
+                f"{self._text}: the vector of {examples(self._names[self._rows[rows[broken]]])}"
+            ),
+        )
         vectors = torch.from_numpy(read)
         return functional.normalize(vectors, out=vectors) if self.metric == "cosine" else vectors
 
@@ -129,28 +126,29 @@ class OnlineTeacher:
         self, source: Source, *, device: torch.device, precision: str, stages: int | None
     ) -> None:
         self._model = source.model.to(device).to(memory_format=torch.channels_last).eval()
-        spec = self._model.spec
+        self.spec = spec = self._model.spec
         self.dim, self.metric, self.space = spec.dim, spec.metric, source.space
         self.inputs, self.history = _as_teacher(source.inputs), source.history
         self.hooks = FeatureHooks(self._model, stages) if stages is not None else None
         self._device, self._precision = device, precision
 
     def embed_batch(self, batch: Batch) -> Tensor:
-        """Embed the images of a batch, [B, dim]."""
-        images, size = batch.inputs, self._model.spec.crop
+        """Embed the inputs of a batch, [B, dim]."""
+        inputs, shape = batch.inputs, self._model.spec.input_shape
         # whole images stay as large as the student sees them
-        if isinstance(images, Tensor) and images.shape[-1] != size:
-            images = functional.interpolate(
-                images.float(), (size, size), mode="bilinear", antialias=True
+        if isinstance(inputs, Tensor) and inputs.shape[1:] != shape:
+            inputs = functional.interpolate(
+                inputs.float(), shape[1:], mode="bilinear", antialias=True
             )
         with torch.no_grad(), autocast(self._device, self._precision):
-            vectors = self._model(images, raw=True)
+            vectors = self._model(inputs, raw=True)
         return functional.normalize(vectors) if self.metric == "cosine" else vectors
 
     def report(self, crop: int | None) -> None:
-        """Log what this teacher sees of a student's crops of `crop` pixels, or whole images."""
-        spec = self._model.spec
-        sees = "the student's crops" if crop is not None else "the student's whole images"
+        """Log what this teacher sees of a student's crops of `crop` pixels, or whole inputs."""
+        spec = self.spec
+        whole = "vectors" if spec.takes_vectors else "whole images"
+        sees = "the student's crops" if crop is not None else f"the student's {whole}"
         if crop not in (None, spec.crop):
             sees += f", resized from {crop} to {spec.crop} px"
         logger.info("teacher: %s, %d-d, online; it sees %s", spec.backbone, spec.dim, sees)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mltool import distributed
 from mltool.engine import loop, optim, run_state
-from mltool.engine.data import Batch, BatchSource, Images
+from mltool.engine.data import Batch, BatchSource
 from mltool.engine.ema import Ema
 from mltool.engine.extract import Extraction, embed_in_training
 from mltool.engine.loading import report_dead_loaders
@@ -53,7 +53,7 @@ class ExecutionOptions:
 class Validation:
     """Data that decides which epoch's weights are kept; never the test data."""
 
-    images: Images
+    source: BatchSource
     select: str
     batch_size: int
     precision: str
@@ -239,11 +239,11 @@ def _validator(
     validation = plan.validation
     if validation is None:
         return None
-    manifest = validation.images.manifest
+    manifest = validation.source.manifest
     how = Extraction(validation.batch_size, options.workers, options.device, validation.precision)
 
     def validate() -> float:
-        vectors = embed_in_training(run.model, validation.images, how, ema=run.ema)
+        vectors = embed_in_training(run.model, validation.source, how, ema=run.ema)
         figures = score(
             vectors,
             manifest.labels,

@@ -72,6 +72,18 @@ def to_texts(paths: Iterable[str], folder: str) -> Iterator[str]:
             yield f"{source if source == DIGITS else relative(source)}{INSIDE}{name}"
 
 
+def join_text(folder: str, text: str) -> str:
+    """Return a text of a file in `folder` with an absolute path; nothing is looked up."""
+    source, inside, member = text.partition(INSIDE)
+    return text if source in ("", DIGITS) else os.path.join(folder, source) + inside + member
+
+
+def relative_text(folder: str, text: str) -> str:
+    """Return a text of `join_text` for a file in `folder`, relative to it."""
+    source, inside, member = text.partition(INSIDE)
+    return text if source in ("", DIGITS) else os.path.relpath(source, folder) + inside + member
+
+
 def locate(root: str, names: np.ndarray) -> StringArray:
     """Return the locations of images `names` ['S', N] in a root: a folder, a pack or `digits`.
 

@@ -122,9 +122,9 @@ def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
         metric=parts[0].metric,
         normalized=all(part.normalized for part in parts),
         space=parts[0].space,
-        teacher_space=_value_of_all([part.teacher_space for part in parts]),
-        preprocess=_value_of_all([part.preprocess for part in parts]),
-        root=_value_of_all([part.root for part in parts]),
+        teacher_space=value_of_all([part.teacher_space for part in parts]),
+        preprocess=value_of_all([part.preprocess for part in parts]),
+        root=value_of_all([part.root for part in parts]),
         history=merge(*(part.history for part in parts)),
         digest=canonical_json.digest([part.digest for part in parts]),
     )
@@ -139,7 +139,8 @@ def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part.columns[key] for part in parts]) for key in kept}
 
 
-def _value_of_all(values: Sequence[str]) -> str:
+def value_of_all(values: Sequence[str]) -> str:
+    """Return the text on which all parts agree, "" if they do not."""
     return values[0] if len(set(values)) == 1 else ""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError
 from mltool.files import safetensors_file
+from mltool.models.spec import IMAGENET_MEAN, IMAGENET_STD, VECTORS
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,14 @@ class Pixels(nn.Module):
 def create(text: str, *, image_size: int) -> nn.Module:
     """Build a timm network `NAME[:key=value,...]` without head, with random weights.
 
-    `image_size` is the side in pixels, for networks that are built for one size. Raises UsageError
-    for an unknown name or argument.
+    `image_size` is the side in pixels, for networks that are built for one size. `vectors`, of a
+    head, hands on what it gets. Raises UsageError for an unknown name or argument.
     """
     name, _, rest = text.partition(":")
     if name == "pixels":
         return Pixels()
+    if text == VECTORS:
+        return nn.Identity()
     if not timm.is_model(name):
         near = suggest(name, timm.list_models())
         raise UsageError(f"timm knows no backbone {name!r}{near}")
@@ -90,8 +93,6 @@ def default_size(text: str) -> int:
 
 def statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation per channel that the backbone's weights expect."""
-    from mltool.models.spec import IMAGENET_MEAN, IMAGENET_STD
-
     config = _config(text)
     return tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
 

@@ -11,6 +11,9 @@ The chain with its shapes, for a ResNet-50 at 224 pixels with `projection=linear
 A projection acts either on the maps (`before`, a 1x1 convolution) or on the pooled features
 (`after`). A block on feature maps belongs in `_pool`, which every pass goes through: with and
 without a hook at a stage, to the embeddings and to the pooled features alone.
+
+A head takes the pooled features of another model, stored vectors, as its input: its backbone and
+its pooling hand them on as they are.
 """
 
 import hashlib
@@ -31,7 +34,8 @@ from mltool.models.precision import widen
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
-ModelInputs = Tensor | Sequence[Tensor]  # [B, 3, H, W], or B images [3, H_b, W_b]
+# images [B, 3, H, W], or B images [3, H_b, W_b] of unequal sizes; of a head vectors [B, D]
+ModelInputs = Tensor | Sequence[Tensor]
 
 
 class Embedder(nn.Module):
@@ -40,6 +44,8 @@ class Embedder(nn.Module):
     Images of unequal sizes come as a sequence of [3, H, W]; those of one size are stacked for the
     pass. Mean and standard deviation are applied here, on the device, so that loaders move bytes.
     With `spec.normalize` the embeddings have unit length.
+
+    A head, see `ModelSpec.takes_vectors`, takes vectors [B, D] instead, exactly as they are stored.
     """
 
     mean: Tensor
@@ -49,16 +55,15 @@ class Embedder(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
-        if spec.pooling == "flatten" and (spec.backbone != "pixels" or spec.projection == "conv"):
-            raise UsageError("pooling flatten is for --arch pixels without a conv projection")
-        self.pooling = components.load("poolings", spec.pooling, channels=spec.channels)
-        pooled = _count_pooled_features(spec.channels, spec.pooling, spec.crop)
+        self.pooling = _create_pooling(spec)
+        pooled = spec.channels
+        if not spec.takes_vectors:
+            pooled = _count_pooled_features(spec.channels, spec.pooling, spec.crop)
         projection = projections.create(spec.projection, channels=pooled, dim=spec.dim)
         self.before, self.after = projection.before, projection.after
-        shape = (1, 3, 1, 1)
-        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        self.register_buffer("mean", 255 * mean.reshape(shape), persistent=False)
-        self.register_buffer("scale", 1 / (255 * std.reshape(shape)), persistent=False)
+        mean, std = (torch.tensor(of)[None, :, None, None] for of in (spec.mean, spec.std))
+        self.register_buffer("mean", 255 * mean, persistent=False)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
 
     def forward(
         self, images: ModelInputs, *, raw: bool = False, tap: StageHook | None = None
@@ -83,7 +88,9 @@ class Embedder(nn.Module):
         return self._pool(maps)
 
     def _maps(self, images: Tensor) -> Tensor:
-        """Return the feature maps of the backbone, [B, 3, H, W] -> [B, C, h, w]."""
+        """Return the feature maps of the backbone, [B, 3, H, W] -> [B, C, h, w]; vectors pass."""
+        if self.spec.takes_vectors:
+            return self.backbone(images.to(self.mean.dtype))
         pixels = (images.float() - self.mean) * self.scale
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return backbones.feature_maps(self.backbone, pixels)
@@ -102,6 +109,17 @@ class Embedder(nn.Module):
         return self.pooling(self.before(maps))
 
 
+def _create_pooling(spec: ModelSpec) -> Callable[..., Tensor]:
+    """Create the pooling of a spec; vectors pass. Raises UsageError where nothing can be pooled."""
+    if spec.takes_vectors:
+        if spec.projection == "conv":
+            raise UsageError("projection conv is for feature maps; vectors have none")
+        return nn.Identity()
+    if spec.pooling == "flatten" and (spec.backbone != "pixels" or spec.projection == "conv"):
+        raise UsageError("pooling flatten is for --arch pixels without a conv projection")
+    return components.load("poolings", spec.pooling, channels=spec.channels)
+
+
 def apply_by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> Tensor:
     """Apply `function` to images [3, H, W], stacked where their sizes are equal.
 
@@ -118,6 +136,12 @@ def apply_by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]
 def from_spec(spec: ModelSpec) -> Embedder:
     """Build the model that a spec describes, with random weights."""
     return Embedder(spec, backbones.create(spec.backbone, image_size=spec.crop))
+
+
+def build_head(spec: ModelSpec, *, seed: int) -> Embedder:
+    """Build a new head on vectors, random from `seed`."""
+    torch.manual_seed(seed)
+    return from_spec(spec)
 
 
 def build(
@@ -195,8 +219,8 @@ def count_parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def count_multiply_adds(model: Embedder) -> int:
-    """Count the multiply-adds for one image of the model's size."""
-    blank = torch.zeros(1, 3, model.spec.crop, model.spec.crop, device=model.mean.device)
+    """Count the multiply-adds for one input: an image of the model's size, or a vector."""
+    blank = torch.zeros(1, *model.spec.input_shape, device=model.mean.device)
     with switch_to_eval(model), FlopCounterMode(display=False) as counter:
         model(blank)
     return counter.get_total_flops() // 2

@@ -27,9 +27,8 @@ class FeatureHooks:
             # timm's forward_intermediates returns the same last maps, and those of the stages
             model.backbone.forward_features = self._forward  # type: ignore[assignment]
         model.after.register_forward_pre_hook(self._keep)
-        size = model.spec.crop
         with torch.no_grad(), switch_to_eval(model):
-            model(torch.zeros(1, 3, size, size, device=model.mean.device))
+            model(torch.zeros(1, *model.spec.input_shape, device=model.mean.device))
         self.channels = tuple(maps.shape[1] for maps in self.maps)
         self.pooled_dim = self.pooled.shape[1]
 

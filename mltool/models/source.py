@@ -44,7 +44,7 @@ def open_model(
             raise UsageError("--weights and --pooling are for backbones; a checkpoint has its own")
         if keep_aspect:
             raise UsageError("--keep-aspect is for backbones; a checkpoint says itself")
-        return _open_checkpoint(text, image_size, resize)
+        return open_checkpoint(text, image_size, resize)
     name = text.removeprefix("timm:")
     if "/" in name:
         raise InputError(f"{text}: no such file")
@@ -86,7 +86,7 @@ def _describe_backbone(model: Embedder, text: str, weights: str | None, seed: in
     return Source(model=model, space=space, inputs=tuple(inputs), history=(), settings=settings)
 
 
-def _open_checkpoint(path: str, image_size: int | None, resize: int | None) -> Source:
+def open_checkpoint(path: str, image_size: int | None = None, resize: int | None = None) -> Source:
     """Open a checkpoint, for images of another size if one is named."""
     saved = checkpoint.read(path)
     spec = saved.spec.resized(image_size, resize)

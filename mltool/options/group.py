@@ -65,17 +65,18 @@ def is_neutral(neutral: object, value: object) -> bool:
 def check_rules(group: object) -> None:
     """Raise UsageError where an option lacks the one that it needs, or meets one it excludes."""
     for name, rule in rules_of(type(group)).items():
-        if not _is_active(group, name):
+        if not is_changed(group, name):
             continue
         reason = f": {rule.because}" if rule.because else ""
-        if rule.needs and not _is_active(group, rule.needs):
+        if rule.needs and not is_changed(group, rule.needs):
             raise UsageError(f"{as_flag(name)} needs {as_flag(rule.needs)}{reason}")
         for other in rule.excludes:
-            if _is_active(group, other):
+            if is_changed(group, other):
                 raise UsageError(f"{as_flag(name)} and {as_flag(other)} exclude each other{reason}")
 
 
-def _is_active(group: object, name: str) -> bool:
+def is_changed(group: object, name: str) -> bool:
+    """Return whether an option of a group has another value than its default."""
     default = {field.name: field.default for field in dataclasses.fields(group)}[name]  # type: ignore[arg-type]
     return getattr(group, name) != default
 

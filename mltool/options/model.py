@@ -28,7 +28,13 @@ class ModelOptions:
 
     arch: Annotated[
         str | None,
-        option("-a", "--arch", metavar="NAME", help="A timm backbone.  [default: resnet50]"),
+        option(
+            "-a",
+            "--arch",
+            metavar="NAME",
+            help="A timm backbone; or `vectors`, for a head on vectors in DATA.  "
+            "[default: resnet50]",
+        ),
     ] = None
     weights: Weights = None
     init: Annotated[

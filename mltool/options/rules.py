@@ -22,6 +22,7 @@ from mltool.options.choices import (
     uses_tuples,
 )
 from mltool.options.embedding import EmbedOptions
+from mltool.options.heads import VECTORS, refuse_head_options
 from mltool.options.images import ImageOptions
 from mltool.options.model import ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
@@ -39,6 +40,8 @@ def check_train(
 ) -> None:
     """Refuse options of `train` that do not fit together."""
     losses = parse_losses(objective.loss)
+    if model.arch == VECTORS:
+        refuse_head_options(model, objective, images, losses)
     _check_components(model, objective, images)
     _check_tuples(batches, tuples, objective)
     has_tuples = tuples.mining != "none"
@@ -56,6 +59,8 @@ def check_distill(
 ) -> None:
     """Refuse options of `distill` that do not fit together."""
     losses = parse_losses(objective.loss, with_teacher=True)
+    if model.arch == VECTORS:
+        refuse_head_options(model, objective, images, losses, teacher)
     _check_components(model, objective, images)
     _check_tuples(batches, tuples, objective)
     _check_chooser(teacher, batches, tuples, losses)

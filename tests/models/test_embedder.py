@@ -7,12 +7,14 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.transforms import v2
 
 from mltool import components
 from mltool.errors import UsageError
 from mltool.models import embedder
 from mltool.models.projections import PROJECTIONS
+from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
 
 
@@ -104,7 +106,7 @@ def test_state_has_the_keys_that_the_readme_promises(tiny) -> None:
 
 def test_costs(tiny) -> None:
     class Spec:
-        crop = 8
+        input_shape = (3, 8, 8)
 
     conv = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.Flatten(), nn.Linear(180, 7))
     conv.spec, conv.mean = Spec, torch.zeros(1)
@@ -160,3 +162,19 @@ def test_every_pass_goes_through_the_blocks_on_maps(
     for one, other in zip(before, after, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().amax(dim=1).min() > 1e-3
+
+
+def test_a_head_takes_vectors_as_they_are() -> None:
+    spec = ModelSpec.for_vectors(5, projection="linear", dim=3, space="", metric="cosine")
+    head = embedder.build_head(spec, seed=0)
+    assert sorted(head.state_dict()) == ["after.bias", "after.weight"]
+    vectors = 10 * torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(head(vectors, raw=True), head.after(vectors))
+    torch.testing.assert_close(head(vectors), functional.normalize(head.after(vectors)))
+    assert torch.equal(head.penultimate(vectors), vectors)
+    hook = StageHook("input", replacement=2 * vectors)
+    torch.testing.assert_close(head(vectors[:1], tap=hook), head(2 * vectors))
+    assert embedder.count_multiply_adds(head) == 15
+    assert head.double()(vectors).dtype == torch.float64
+    with pytest.raises(UsageError, match="conv"):
+        embedder.build_head(dataclasses.replace(spec, projection="conv"), seed=0)

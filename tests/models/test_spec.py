@@ -10,10 +10,13 @@ from mltool.errors import InputError, UsageError
 from mltool.models.spec import ModelSpec, from_dict
 
 SPEC = ModelSpec("test_resnet", 96, "gem:p=3,eps=1e-06", "linear", 8, resize=36, crop=32)
+HEAD = ModelSpec.for_vectors(96, projection="linear", dim=8, space="s", metric="dot")
 
 
 def test_round_trip_through_json() -> None:
-    for spec in (SPEC, dataclasses.replace(SPEC, normalize=False, mean=(0.5, 0.5, 0.25))):
+    raw = {"normalize": False, "metric": "euclidean", "teacher_space": "t"}
+    specs = [SPEC, dataclasses.replace(SPEC, normalize=False, mean=(0.5, 0.5, 0.25))]
+    for spec in (*specs, HEAD, dataclasses.replace(HEAD, **raw)):
         assert from_dict(json.loads(json.dumps(spec.to_dict())), "x") == spec
 
 
@@ -22,6 +25,15 @@ def test_defaults_may_be_left_out() -> None:
     for key in ("normalize", "metric", "interpolation", "mean", "std"):
         del values[key]
     assert from_dict(values, "x") == SPEC
+
+
+def test_fields_that_say_nothing_are_left_out() -> None:
+    assert not {"input_space", "input_metric"} & set(SPEC.to_dict())
+    images = {"pooling", "resize", "crop", "interpolation", "mean", "std"}
+    assert not images & set(HEAD.to_dict())
+    unknown = dataclasses.replace(HEAD, input_space="")
+    assert "input_space" not in unknown.to_dict()
+    assert from_dict(unknown.to_dict(), "x") == unknown
 
 
 WRONG = {
@@ -54,8 +66,26 @@ WRONG = {
             ("mean", [0.5, math.nan, 0.5]),
             ("std", [0.5, 0.0, 0.5]),
             ("std", [0.5, math.inf, 0.5]),
+            ("input_space", "s"),
+            ("input_metric", "cosine"),
         ]
     },
+    **{
+        f"head {key}={value}": HEAD.to_dict() | {key: value}
+        for key, value in [
+            ("crop", 32),
+            ("resize", 2**33),
+            ("mean", [0.5, 0.5, 0.5]),
+            ("pooling", "gem"),
+            ("keep_aspect", True),
+            ("input_metric", "taxi"),
+            ("input_metric", None),
+            ("input_space", 3),
+            ("channels", 0),
+        ]
+    },
+    "head without channels": {k: v for k, v in HEAD.to_dict().items() if k != "channels"},
+    "head without metric": {k: v for k, v in HEAD.to_dict().items() if k != "input_metric"},
 }
 
 
@@ -84,6 +114,13 @@ def test_another_size(crop: int | None, resize: int | None, expected: tuple[int,
     found = SPEC.resized(crop, resize)
     assert (found.crop, found.resize) == expected
     assert dataclasses.replace(found, crop=32, resize=36) == SPEC
+
+
+def test_a_head_has_no_other_size() -> None:
+    assert HEAD.resized(None, None) == HEAD
+    with pytest.raises(UsageError, match="takes vectors"):
+        HEAD.resized(64, None)
+    assert (HEAD.input_shape, SPEC.input_shape) == ((96,), (3, 32, 32))
 
 
 def test_preprocess_says_what_happens_to_an_image() -> None:
