@@ -196,21 +196,23 @@ def test_outputs_that_cannot_be_written(
         refused(run("embed", model, photos, "-o", out, status=6), str(out))
 
 
-def test_a_full_disk_leaves_the_old_output(tmp_path: Path, photos: Path, model: Path) -> None:
-    out = tmp_path / "x.h5"
+def test_a_full_disk_leaves_the_old_output(
+    tmp_path: Path, photos: Path, model: Path, run: Run
+) -> None:
+    out, limited = tmp_path / "out" / "x.h5", tmp_path / "limited.py"
+    out.parent.mkdir()
     out.write_bytes(b"old")
-    code = (
-        "import resource, signal, sys\n"
+    limited.write_text(
+        "import resource, signal\n"
+        "from mltool.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        f"sys.argv = ['mltool', 'embed', {str(model)!r}, {str(photos)!r}, '-o', {str(out)!r}]\n"
-        "from mltool.cli import main\nmain()\n"
+        "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 6, done.stderr
+    done = run("embed", model, photos, "-o", out, script=limited, status=6)
     refused(done, "x.h5")
     assert out.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+    assert [path.name for path in out.parent.iterdir()] == ["x.h5"]
 
 
 def test_closed_and_full_stdout(model: Path) -> None:
