@@ -7,7 +7,6 @@ import torch
 from mltool import distributed
 from mltool.commands import training_record, training_setup
 from mltool.commands.objective import (
-    Additions,
     Pairing,
     build_objective,
     choose_additions,
@@ -163,7 +162,7 @@ def _mined(
     objective = build_objective(
         options.losses,
         Pairing(images_per_tuple=sampler.images_per_tuple),
-        Additions(),
+        choose_additions(options.objective, epoch_steps=sampler.steps),
         model=model,
         classes=len(manifest.label_names),
         seed=seed,
