@@ -148,9 +148,14 @@ class Choice:
         neutral = {setting.name: setting.neutral for setting in self.component.settings}
         items = [f"{k}={written(v)}" for k, v in self.settings if v not in neutral[k]]
         items += [f"weight={self.weight:g}"] if self.weight != 1.0 else []
-        name = self.alias or self.name
-        name = f"{name}.py@{self.digest[:12]}" if self.path else name
-        return f"{name}:{','.join(items)}" if items else name
+        return f"{self.title}:{','.join(items)}" if items else self.title
+
+    @property
+    def title(self) -> str:
+        """The text without settings; of a file its name and the beginning of its digest."""
+        if self.path:
+            return f"{Path(self.path).name}@{self.digest[:12]}"
+        return self.alias or self.name
 
 
 def names(family: str) -> list[str]:

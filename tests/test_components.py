@@ -107,7 +107,7 @@ def test_a_text_is_completed_by_names_then_settings() -> None:
     assert components.complete("none-such:", "losses") == []
 
 
-def own_file(folder: Path, name: str = "halved", head: str = "SQUARE = True") -> str:
+def own_file(folder: Path, name: str = "my_loss", head: str = "SQUARE = True") -> str:
     path = folder / f"{name}.py"
     path.write_text(
         f'''"""Nobody, Nowhere."""
@@ -133,7 +133,7 @@ def test_a_file_of_ones_own_is_a_component(tmp_path: Path) -> None:
     assert (choice["share"], choice.weight, choice.declared.square) == (0.25, 2.0, True)
     assert components.load("losses", choice)(4.0) == 1.0
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert choice.text == f"halved.py@{digest[:12]}:share=0.25,weight=2"
+    assert choice.text == f"my_loss.py@{digest[:12]}:share=0.25,weight=2"
     with pytest.raises(UsageError, match="from 0 to 1"):
         components.parse("losses", f"{path}:share=1.5")
     with pytest.raises(UsageError, match="no such file"):

@@ -1,7 +1,7 @@
 """The work of `mltool positivity`: a model and images in, a table and a picture out."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 import torch
@@ -80,7 +80,6 @@ def run(
         term.to(device),
         mixup,
         miner=components.parse("miners", miner) if miner else None,
-        loss=choice.text,
         level=components.parse("mixups", level).text,
         seed=options.seed,
     )
@@ -96,11 +95,24 @@ def run(
 def _chosen(options: PositivityOptions, found: Checkpoint) -> tuple[str, str]:
     """Return (loss, mixup): those asked for, else those that the model was trained with."""
     trained = _trained_with(found)
-    known = parse_loss((trained.get("loss") or ["multi-similarity"])[0], with_teacher=True)
-    loss = options.loss or replace(known, alias="").text
-    if options.loss is None and is_transfer(known):
+    level = options.mixup or trained.get("mixup") or "embedding"
+    loss = options.loss or (trained.get("loss") or ["multi-similarity"])[0]
+    _refuse_recorded_files(found, {"loss": loss, "mixup": level, "miner": trained.get("miner")})
+    if options.loss is not None:
+        return loss, level
+    known = parse_loss(loss, with_teacher=True)
+    if is_transfer(known):
         raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
-    return loss, options.mixup or trained.get("mixup") or "embedding"
+    return replace(known, alias="").text, level
+
+
+def _refuse_recorded_files(found: Checkpoint, texts: Mapping[str, str | None]) -> None:
+    """Raise UsageError for components of one's own: a checkpoint never names code to run."""
+    for option, text in texts.items():
+        file, is_file, _ = (text or "").partition(".py@")
+        if is_file:
+            remedy = f"; say where it is: --{option} ./{file}.py" if option != "miner" else ""
+            raise UsageError(f"{found.path} was trained with the {option} of {file}.py{remedy}")
 
 
 def _trained_with(found: Checkpoint) -> dict:
@@ -115,11 +127,11 @@ def _term(choice: Choice, found: Checkpoint, manifest: Manifest) -> PairTerm:
         return term
     trained = _trained_with(found).get("loss") or []
     names = [text.partition(":")[0] for text in trained]
-    if term.name not in names:
-        raise UsageError(f"{found.path} was not trained with {term.name}; leave out --loss")
+    if choice.title not in names:
+        raise UsageError(f"{found.path} was not trained with {choice.title}; leave out --loss")
     if own != found.classes:
         raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
-    prefix = f"terms.{names.index(term.name)}."
+    prefix = f"terms.{names.index(choice.title)}."
     if any(key.startswith(prefix + "term.") for key in found.objective):
         prefix += "term."  # of a distillation or of mined tuples, in files of before
     state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from mltool import components
 from mltool.components import Choice
 from mltool.engine.data import Batch
 from mltool.engine.objectives import mixing
@@ -58,7 +57,6 @@ def measure(
     term: PairTerm,
     mixup: Mixup,
     *,
-    loss: str,
     level: str,
     seed: int,
     miner: Choice | None = None,
@@ -83,14 +81,14 @@ def measure(
             sims[number].append(mixed.sim[exists].cpu())
             pulled[number].append((gradient <= 0)[exists].cpu())
     miner_text = miner.text if miner is not None else None
-    return _summarize(sims, pulled, loss=loss, miner=miner_text, level=level)
+    return _summarize(sims, pulled, loss=term.choice, miner=miner_text, level=level)
 
 
 def _summarize(
     sims: list[list[Tensor]],
     pulled: list[list[Tensor]],
     *,
-    loss: str,
+    loss: Choice,
     miner: str | None,
     level: str,
 ) -> Curve:
@@ -105,7 +103,7 @@ def _summarize(
         if limit is not None
     ]
     return Curve(
-        loss=loss,
+        loss=loss.text,
         miner=miner,
         mixup=level,
         examples=len(joined[0]),
@@ -155,24 +153,25 @@ def _differentiate(term: PairTerm, pairs: Pairs, anchors: BatchSide) -> Tensor:
     return gradient
 
 
-def threshold(loss: str, lam: float) -> float | None:
+def threshold(loss: Choice, lam: float) -> float | None:
     """Return the similarity up to which a mixed example is pulled, None without a closed form.
 
     multi-similarity, proxy-anchor and binomial-deviance:form=set: m + ln(lambda / (1 - lambda)) /
     (alpha + beta), exact for one mixed example of an anchor in the first; contrastive: any from
     lambda = 1/2 on, below it the similarity at the margin.
     """
-    choice = components.parse("losses", loss)
-    settings = dict(choice.settings)
+    if loss.path:  # a file of one's own, whatever its name is
+        return None
+    settings = dict(loss.settings)
     number = {key: float(v) for key, v in settings.items() if isinstance(v, int | float)}
     if lam in (0.0, 1.0):
         odds = math.copysign(math.inf, lam - 0.5)
     else:
         odds = math.log(lam / (1 - lam))
-    if choice.name == "multi-similarity" or settings.get("form") == "set":
+    if loss.name == "multi-similarity" or settings.get("form") == "set":
         return number["base"] + odds / (number["alpha"] + number["beta"])
-    if choice.name == "proxy-anchor":
+    if loss.name == "proxy-anchor":
         return odds / (2 * number["alpha"])  # its margins cancel out
-    if choice.name == "contrastive" and settings["form"] == "similarity":
+    if loss.name == "contrastive" and settings["form"] == "similarity":
         return math.inf if lam >= 0.5 else number["margin"]
     return None

@@ -54,7 +54,6 @@ def curve(loss: str, settings: str = "", *, given: list[Batch] | None = None) ->
         batches() if given is None else given,
         PairTerm(components.parse("losses", loss), classes=6, dim=3),
         components.load("mixups", f"embedding:{settings}")(),
-        loss=loss,
         level="embedding",
         seed=0,
     )
@@ -106,23 +105,27 @@ def test_several_mixed_examples_share_their_pull_and_push() -> None:
                 q / (1 + sum(push)) - p / (1 + sum(pull)) for p, q in zip(pull, push, strict=True)
             ]
             pulled += [slope <= 0 for slope in slopes]
-            limit = threshold("multi-similarity", share)
+            limit = limit_of("multi-similarity", share)
             below += [s <= limit for s in row]
         assert found.empirical[number] == pytest.approx(np.mean(pulled))
         assert found.closed_form[number] == pytest.approx(np.mean(below))
 
 
+def limit_of(loss: str, lam: float) -> float | None:
+    return threshold(components.parse("losses", loss), lam)
+
+
 def test_thresholds() -> None:
     odds = math.log(0.7 / 0.3)
-    assert threshold("multi-similarity:base=0.6", 0.7) == pytest.approx(0.6 + odds / 52)
-    assert threshold("binomial-deviance:form=set", 0.7) == pytest.approx(0.5 + odds / 42)
-    assert threshold("proxy-anchor:weight=2", 0.7) == pytest.approx(odds / 64)
-    assert threshold("contrastive:margin=0.4", 0.3) == 0.4
-    assert threshold("contrastive", 0.5) == math.inf
-    assert threshold("multi-similarity", 0.0) == -math.inf
-    assert threshold("multi-similarity", 1.0) == math.inf
+    assert limit_of("multi-similarity:base=0.6", 0.7) == pytest.approx(0.6 + odds / 52)
+    assert limit_of("binomial-deviance:form=set", 0.7) == pytest.approx(0.5 + odds / 42)
+    assert limit_of("proxy-anchor:weight=2", 0.7) == pytest.approx(odds / 64)
+    assert limit_of("contrastive:margin=0.4", 0.3) == 0.4
+    assert limit_of("contrastive", 0.5) == math.inf
+    assert limit_of("multi-similarity", 0.0) == -math.inf
+    assert limit_of("multi-similarity", 1.0) == math.inf
     for loss in ("binomial-deviance", "triplet", "contrastive:form=distance", "nca", "proxy-nca"):
-        assert threshold(loss, 0.7) is None
+        assert limit_of(loss, 0.7) is None
 
 
 def test_losses_without_a_formula_are_measured_only() -> None:
@@ -146,7 +149,7 @@ def test_the_model_is_not_changed_and_every_level_is_measured() -> None:
     for level in ("input", "feature", "feature:stage=layer2", "embedding:per_anchor=1"):
         mixup = components.load("mixups", level)()
         term = PairTerm(components.parse("losses", "multi-similarity"), classes=3, dim=8)
-        found = measure(model, [batch], term, mixup, loss=term.name, level=level, seed=0)
+        found = measure(model, [batch], term, mixup, level=level, seed=0)
         assert found.empirical[0] == 0
         assert found.empirical[-1] == 1
         curves.append(found)
@@ -222,3 +225,45 @@ def test_what_is_refused(trained: Path, words: list[str], message: str) -> None:
     done = call(positivity, trained, *words, "-j", 0, "-d", "cpu")
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
+
+
+LEARNED_LOSS = '''"""Nobody, Nowhere, CVPR 2020."""
+
+import torch
+from torch import Tensor, nn
+
+from mltool.losses import Pairs
+
+ANCHORS = "batch"
+CANDIDATES = "batch"
+
+
+class MyLoss(nn.Module):
+    """Pull each positive by a learned strength."""
+
+    def __init__(self, *, margin: float = 0.25) -> None:
+        super().__init__()
+        self.margin = margin
+        self.strength = nn.Parameter(torch.ones(()))
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        push = (pairs.neg * (pairs.sim - self.margin).relu()).sum()
+        return push - self.strength * (pairs.pos * pairs.sim).sum()
+'''
+
+
+def test_a_loss_of_a_file_is_asked_for_and_compared_by_its_digest(tmp_path: Path) -> None:
+    path, loss = tmp_path / "model.safetensors", tmp_path / "my_loss.py"
+    loss.write_text(LEARNED_LOSS)
+    tiny = ("--arch", "test_resnet", "--image-size", 16, "--resize", 16, "--dim", 8, "-j", 0)
+    call(train, "digits:train", "-o", path, *tiny, "--epochs", 0, "-d", "cpu", "--loss", loss)
+    words = (path, "digits:train", "--batches", 1, "-b", 20, "-j", 0, "-d", "cpu")
+    asked = str(call(positivity, *words).exception)
+    assert "trained with the loss of my_loss.py; say where it is: --loss ./my_loss.py" in asked
+    done = call(positivity, *words, "--loss", loss, "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["loss"].startswith("my_loss.py@")
+    loss.write_text(LEARNED_LOSS.replace("0.25", "0.5"))
+    assert "was not trained with my_loss.py@" in str(
+        call(positivity, *words, "--loss", loss).exception
+    )
