@@ -18,6 +18,7 @@ from mltool.errors import UsageError
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
+from tiny_heads import make_head, make_plan, write_vectors
 from tiny_runs import Child, plan, run, runtime, stopping
 
 from mltool.engine import run_state
@@ -233,6 +234,20 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path, settings: 
     assert {path.name for path in tmp_path.iterdir()} == {
         *(one.name, two.name, f"{one.name}.jsonl", f"{two.name}.jsonl")
     }
+
+
+@pytest.mark.parametrize("kind", ["classes", "mined"])
+def test_two_processes_learn_the_head_of_one(tmp_path: Path, kind: str) -> None:
+    paths = write_vectors(tmp_path)
+    settings = {"optimizer": "sgd", "lr": 0.05, "freeze_bn": True, "precision": "fp64"}
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    train(make_plan(paths, kind, **settings), runtime(one))
+    together(lambda: train(make_plan(paths, kind, **settings), runtime(two)))
+    start = make_head().state_dict()
+    left, right = checkpoint.read(str(one)).state, checkpoint.read(str(two)).state
+    assert max(float((left[key] - start[key]).abs().max()) for key in left) > 1e-3
+    for key, value in left.items():
+        torch.testing.assert_close(right[key], value, atol=1e-9, rtol=1e-9)
 
 
 def test_statistics_of_parts_are_said(tmp_path: Path, caplog) -> None:

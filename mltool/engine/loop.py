@@ -15,6 +15,7 @@ from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
+from mltool.engine import device as devices
 from mltool.engine import optim as optimizers
 from mltool.engine.data import Batch
 from mltool.engine.device import autocast
@@ -197,7 +198,8 @@ class _Stepper:
     def __call__(self, streams: Mapping[str, Batch], moment: Moment) -> dict[str, float]:
         """Take one step; return the loss, and its terms if there are several."""
         # dropout and the like: a function of (seed, step), as the batches are
-        torch.manual_seed(hash((self.settings.seed, moment.step, distributed.rank())))
+        seed = hash((self.settings.seed, moment.step, distributed.rank()))
+        devices.seed_generators(seed, self.run.device)
         on_device = {name: batch.to(self.run.device) for name, batch in streams.items()}
         self.vectors = None
         terms = self.run.objective(on_device, self._embed, moment)

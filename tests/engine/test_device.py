@@ -91,3 +91,11 @@ def test_deterministic(monkeypatch) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = before
+
+
+@pytest.mark.parametrize("seed", [0, 7, -5, 2**62])
+def test_a_seeded_generator_is_torchs(seed: int) -> None:
+    torch.manual_seed(seed)
+    expected = torch.rand(3)
+    device.seed_generators(seed, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
