@@ -97,10 +97,13 @@ def build_objective(
     classes: int,
     seed: int,
     lesson: Lesson | None = None,
+    further: Mapping[str, Term] | None = None,
 ) -> Objective:
     """Build the objective. Raises UsageError for mixed examples without a gradient.
 
     Without a lesson the vectors are normalised by the model, unless a loss wants them raw.
+    `further` are terms by key that a command adds to those of its losses, such as one on a second
+    stream; they come last.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +117,7 @@ def build_objective(
         lesson=lesson,
     )
     return Objective(
-        terms,
+        terms | dict(further or {}),
         seed=seed,
         generator=generator,
         normalizes=model.spec.normalize,

@@ -9,6 +9,7 @@ import torch
 from tiny_runs import images, in_turn, interrupted, manifest, model, moment, plan, run, runtime
 from torch import Tensor, nn
 
+from mltool.commands.objective import Additions, Pairing, build_objective
 from mltool.components import parse
 from mltool.engine import run_state
 from mltool.engine.data import Batch
@@ -134,18 +135,23 @@ def two_streams(kind: str) -> dict:
         tuples = Tuples(others.labels, MiningSettings(kind, 30, 12, 2), seed=4)
         sampler = TupleSampler(tuples, per_batch=3, full_tuples=True)
         candidates = BatchTuples(4)
-    terms = {
-        "0": PairTerm(parse("losses", "proxy-anchor"), classes=5, dim=8),
-        "1": PairTerm(
-            parse("losses", "contrastive"),
-            classes=5,
-            dim=8,
-            source=candidates,
-            name="others",
-            stream="others",
-        ),
-    }
-    objective = Objective(terms, seed=0, generator=torch.Generator())
+    further = PairTerm(
+        parse("losses", "contrastive"),
+        classes=5,
+        dim=8,
+        source=candidates,
+        name="others",
+        stream="others",
+    )
+    objective = build_objective(
+        [parse("losses", "proxy-anchor")],
+        Pairing(),
+        Additions(),
+        model=model(),
+        classes=5,
+        seed=0,
+        further={"others": further},
+    )
     return {"objective": objective, "streams": (Stream("others", source, sampler),)}
 
 
