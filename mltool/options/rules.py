@@ -106,6 +106,9 @@ def check_positivity(options: PositivityOptions) -> None:
     """Refuse wrong components."""
     _parse_if_given("losses", options.loss)
     _check_mixup(options.mixup)
+    if options.loss is not None and options.mixup is not None:
+        losses = parse_losses([options.loss])
+        refuse_additions(losses, miner=None, memory=None, mixup=options.mixup, symmetric=True)
 
 
 def count_stages(teacher: TeacherOptions, losses: Sequence[Choice]) -> int | None:
@@ -133,6 +136,8 @@ def _check_components(
     _parse_if_given("augmentations", images.augment)
     _parse_if_given("miners", objective.miner)
     _check_mixup(objective.mixup)
+    if model.init is not None and model.weights is not None:
+        raise UsageError("--init brings the backbone's weights along; leave out --weights")
 
 
 def _parse_if_given(family: str, text: str | None) -> None:

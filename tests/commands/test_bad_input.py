@@ -29,30 +29,16 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
         assert word in message, message
 
 
+# what needs neither torch nor the images is refused in tests/test_usage.py
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--loss", "contrastiv"], "did you mean contrastive"),
-        (["--loss", "contrastive:margn=1"], "no setting 'margn'"),
-        (["--loss", "contrastive:weight=x"], "weight takes a number"),
         (["--arch", "resnet51"], "did you mean resnet"),
-        (["--pooling", "gm"], "there are: avg"),
-        (["--projection", "lin"], "there are: linear"),
-        (["--miner", "none"], "no component"),
         (["--classes-per-batch", "9"], "5 usable classes"),
         (["--small-classes", "error", "--images-per-class", "99"], "--small-classes"),
-        (["--patience", "3"], "--val"),
-        (["--epochs", "-1"], "0 or more"),
-        (["--lr", "0"], "more than 0"),
         (["--device", "gpu"], "no device"),
-        (["--threads", "0"], "1 or more"),
         (["--resize", "16", "--image-size", "32"], "smaller than the crop"),
-        (["--clip", "-1"], "more than 0"),
-        (["--ema", "1"], "less than 1"),
-        (["--workers", "-1"], "0 or more"),
-        (["-b", "0"], "1 or more"),
         (["--select", "accuracy", "--val", "digits:test"], "precision@1"),
-        (["--limit", "-4"], "limit"),
         (["--classes", "7-9"], "classes"),
     ],
 )

@@ -278,6 +278,7 @@ def test_the_history_names_the_teacher(tmp_path: Path, teacher: dict[str, Path])
     assert steps[-1]["settings"]["loss"][0].startswith("regression:")
 
 
+# what needs neither torch nor the teacher is refused in tests/test_usage.py
 REFUSED = [
     (["contrastive"], {"mixup": "input"}, UsageError, "with --symmetric they are the student"),
     (["regression"], {"memory": 9}, UsageError, "--memory has no place here: regression"),
@@ -290,25 +291,11 @@ REFUSED = [
     (["contrastive"], {"projection": "none"}, UsageError, "--projection none"),
     (["fitnet", "proxy-anchor"], {}, UsageError, "name the checkpoint"),
     (["crd"], {"projection": "none"}, UsageError, "name the checkpoint"),
-    (["fitnet"], {}, UsageError, "would stay random"),
-    (["crd", "attention"], {"projection": "linear"}, UsageError, "would stay random"),
-    (["regression"], {"stages": 2}, UsageError, "--stages"),
     (["regression"], {"teacher_weights": "timm"}, UsageError, "--teacher-weights"),
-    (["contrastive"], {"symmetric": True}, UsageError, "mltool train"),
     (["regression"], {"neighbors": 30}, UsageError, "--neighbors"),
-    (["regression"], {"neighbors": 3, "mining": "hard"}, UsageError, "leave one out"),
-    (["regression"], {"views": 2, "mining": "hard"}, UsageError, "leave one out"),
-    (["pkt"], MINED, UsageError, "no --loss has a use"),
     (["pkt"], MINED | {"dim": 8}, UsageError, "no --loss has a use"),
-    (["proxy-anchor"], MINED, UsageError, "no --loss has a use"),
-    (["proxy-anchor"], MINED | {"symmetric": True}, UsageError, "no --loss has a use"),
     (["regression", "pkt"], MINED, UsageError, "no --loss has a use"),
-    (["pkt"], {"neighbors": 3, "images_per_class": 2}, UsageError, "--images-per-class"),
-    (["contrastive+"], {"positives": "self"}, UsageError, "its own, or none"),
     (["regression"], {"views": 200}, UsageError, "--views 200"),
-    (["contrastiv"], {}, UsageError, "did you mean contrastive"),
-    (["relaxed-contrast"], {}, UsageError, "did you mean relaxed-contrastive"),
-    (["contrastive+:margn=1"], {}, UsageError, "no setting 'margn'"),
 ]
 
 

@@ -42,23 +42,6 @@ def test_the_memory_adds_its_term_from_the_second_epoch_on(
     assert len(logged(log, "contrastive/memory")) == steps - 1
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (("--memory-start", 3), "needs --memory"),
-        (("--memory", 0), "1 or more"),
-        (("--memory", 9, "--loss", "proxy-anchor"), "proxies"),
-        (("--memory", 9, "--loss", "lifted-structure"), "every image of the batch"),
-    ],
-)
-def test_a_memory_without_sense_is_a_usage_error(
-    tmp_path: Path, photos: Path, run: Run, words: tuple, reason: str
-) -> None:
-    done = run("train", photos, *TINY, "-o", tmp_path / "m.safetensors", *words, status=2)
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_weights_of_images_count(tmp_path: Path, photos: Path, run: Run) -> None:
     def losses(*weights: str) -> list[float]:
         data, log = image_list(tmp_path / "list.csv", photos, list(weights)), tmp_path / "l.jsonl"
