@@ -287,7 +287,7 @@ def info(
     """Show what files hold; with --history, the commands that made them."""
     from mltool.commands import info
 
-    info.run(files, history=history, json=json)
+    info.run(files, history=history, json=json, groups=shell.groups_of(app))
 
 
 @shell.command(app, "Files")

@@ -167,8 +167,17 @@ def spread_groups(function: Command) -> Command:
         }
         function(*args, **values, **made)
 
+    call.groups = tuple(groups.values())  # type: ignore[attr-defined]
     _describe(call, [*parameters, *keywords])
     return call
+
+
+def groups_of(app: typer.Typer) -> dict[str, tuple[type, ...]]:
+    """Return the groups of options of each command of `app`."""
+    return {
+        str(command.name): command.callback.groups  # type: ignore[union-attr]
+        for command in app.registered_commands
+    }
 
 
 def _describe(function: Command, parameters: list[inspect.Parameter]) -> None:

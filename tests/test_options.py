@@ -11,7 +11,15 @@ import typer
 
 from mltool.cli import distill, embed, evaluate, index, pack, plot, positivity, search, train
 from mltool.errors import UsageError
-from mltool.options.group import Rule, check_rules, is_neutral, number, recorded, rules_of
+from mltool.options.group import (
+    Rule,
+    check_rules,
+    is_neutral,
+    list_unwritten,
+    number,
+    recorded,
+    rules_of,
+)
 from mltool.options.images import ImageOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions, parse_size
@@ -69,6 +77,28 @@ def test_a_neutral_value_is_not_recorded() -> None:
     assert recorded(ImageOptions(keep_aspect=True))["keep_aspect"] is True
     assert recorded(OptimisationOptions())["freeze_bn"] is False  # a default that does something
     assert recorded(RunOptions()).keys() == {"precision", "deterministic", "seed"}
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_what_is_neutral_can_be_said(group: type) -> None:
+    """Else a shell line could not repeat a record of before a default was changed."""
+    for field in dataclasses.fields(group):
+        neutral = rules_of(group)[field.name].neutral
+        assert neutral is not None or field.default is None, field.name
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An option that was off by default, one that is, and one that always does something."""
+
+    smoothing: Annotated[float, Rule(neutral=0.0)] = 0.1
+    clip: Annotated[float | None, Rule(neutral=None)] = None
+    lr: float = 1e-3
+
+
+def test_a_shell_line_says_what_is_no_longer_default() -> None:
+    assert list_unwritten([Changed], {"lr": 1e-3}) == {"smoothing": 0.0}
+    assert list_unwritten([Changed], {"smoothing": 0.2}) == {}
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,9 @@ def _plan(
         pretrained=training_setup.is_pretrained(options),
         validation=held_out,
         classes=manifest.label_names,
-        history=_history(options, teaching, teacher, model, manifest, held_out, loop.precision),
+        history=_history(
+            options, teaching, teacher, model, manifest, held_out, sampler, loop.precision
+        ),
     )
     training_setup.report("distill", plan)
     return plan
@@ -316,17 +318,20 @@ def _history(
     model: Embedder,
     manifest: Manifest,
     held_out: Validation | None,
+    sampler: Sampler,
     precision: str,
 ) -> history.History:
-    additions = record_additions(options.objective)
-    additions = {name: value for name, value in additions.items() if value is not None}
+    settings = recorded(teaching) | {"normalize": model.spec.normalize, "precision": precision}
+    if depth := rules.count_stages(teaching, options.losses):
+        settings["stages"] = depth
+    settings |= record_additions(options.objective, epoch_steps=sampler.steps)
     return training_record.record(
         "distill",
         options,
         model,
         manifest,
         held_out,
-        settings=recorded(teaching) | additions | {"precision": precision},
+        settings=settings | training_record.record_sizes(sampler),
         counts={},
         inputs=teacher.inputs,
         before=[teacher.history],

@@ -1,24 +1,42 @@
 """The work of `mltool info`: what files hold and how they were made."""
 
+from collections.abc import Iterable, Mapping
+
 from mltool.files import canonical_json
 from mltool.files import history as histories
 from mltool.files.describe import read_facts
+from mltool.options.group import list_unwritten
 
 
-def run(files: list[str], *, history: bool = False, json: bool = False) -> None:
+def run(
+    files: list[str],
+    *,
+    history: bool = False,
+    json: bool = False,
+    groups: Mapping[str, Iterable[type]] | None = None,
+) -> None:
     """Print what each file holds, or with `history` the commands that made it.
 
-    Raises InputError.
+    `groups` are the groups of options of each command as they are now: where a record leaves out a
+    value that is no longer the default, its shell line says it. Raises InputError.
     """
     for path in files:
-        print(_describe_history(path, json=json) if history else _describe(path, json=json))
+        if history:
+            print(_describe_history(path, groups or {}, json=json))
+        else:
+            print(_describe(path, json=json))
 
 
-def _describe_history(path: str, *, json: bool) -> str:
+def _describe_history(path: str, groups: Mapping[str, Iterable[type]], *, json: bool) -> str:
     steps = histories.read(path)
     if json:
         return canonical_json.to_json(list(steps))
-    return "\n".join(histories.shell_lines(steps, output=path) or ["no history"])
+    lines = histories.shell_lines(
+        steps,
+        output=path,
+        unwritten=lambda name, settings: list_unwritten(groups.get(name, ()), settings),
+    )
+    return "\n".join(lines or ["no history"])
 
 
 def _describe(path: str, *, json: bool) -> str:

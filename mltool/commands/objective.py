@@ -29,7 +29,6 @@ from mltool.models import stages
 from mltool.models.embedder import Embedder
 from mltool.models.features import FeatureHooks
 from mltool.options.choices import Positives, pairing_of
-from mltool.options.group import recorded
 from mltool.options.objective import ObjectiveOptions
 
 
@@ -69,13 +68,18 @@ def choose_additions(options: ObjectiveOptions, *, epoch_steps: int) -> Addition
     )
 
 
-def record_additions(options: ObjectiveOptions) -> dict[str, object]:
-    """Return what a record says of them; components with all their settings."""
-    settings = recorded(options)
-    del settings["loss"]
-    for family, text in (("miners", options.miner), ("mixups", options.mixup)):
-        if text is not None:
-            settings[family.removesuffix("s")] = components.parse(family, text).text
+def record_additions(options: ObjectiveOptions, *, epoch_steps: int) -> dict[str, object]:
+    """Return what a record says of them, with all their settings."""
+    additions = choose_additions(options, epoch_steps=epoch_steps)
+    settings: dict[str, object] = {}
+    if additions.miner is not None:
+        settings["miner"] = additions.miner.text
+    if additions.memory is not None:
+        settings["memory"] = additions.memory.size
+        settings["memory_weight"] = additions.memory.weight
+        settings["memory_start"] = additions.memory.start
+    if additions.mixup is not None:
+        settings["mixup"] = additions.mixup.text
     return settings
 
 

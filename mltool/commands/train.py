@@ -178,16 +178,13 @@ def _history(
     sampler: Sampler,
     precision: str,
 ) -> history.History:
-    settings = record_additions(options.objective)
-    if isinstance(sampler, ClassBalanced):
-        settings["classes_per_batch"] = sampler.classes_per_batch
-        settings["images_per_class"] = sampler.images_per_class
+    settings = record_additions(options.objective, epoch_steps=sampler.steps)
     return training_record.record(
         "train",
         options,
         model,
         manifest,
         held_out,
-        settings=settings | {"precision": precision},
+        settings=settings | training_record.record_sizes(sampler) | {"precision": precision},
         counts={"classes": len(manifest.label_names)},
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from mltool import components
 from mltool.commands.training_options import TrainingOptions
 from mltool.commands.training_setup import augmentation
+from mltool.engine.samplers import ClassBalanced, Sampler, Views
 from mltool.engine.training import Validation
 from mltool.files import history
 from mltool.files.lists import vector_lists
@@ -41,6 +42,18 @@ def record(
     of_data = vector_lists.read_histories(data) if of_vectors else history.read_all(data)
     others = history.read_all([options.lists.labels, options.tuples.pairs, options.model.init])
     return history.extend(*of_data, *others, *before, record=step)
+
+
+def record_sizes(sampler: Sampler) -> dict[str, object]:
+    """Return the sizes of P x K batches as they were resolved, nothing for other batches."""
+    while isinstance(sampler, Views):
+        sampler = sampler.sampler
+    if not isinstance(sampler, ClassBalanced):
+        return {}
+    return {
+        "classes_per_batch": sampler.classes_per_batch,
+        "images_per_class": sampler.images_per_class,
+    }
 
 
 def _list_inputs(

@@ -19,7 +19,13 @@ Array = TypeVar("Array")
 SUFFIX = ".partial"
 
 # Settings that change the result, yet may be changed to go on (on another machine, say).
-CHANGEABLE = ("batch_size", "classes_per_batch", "images_per_class", "precision")
+CHANGEABLE = (
+    "batch_size",
+    "classes_per_batch",
+    "images_per_class",
+    "memory_start",  # in steps, an epoch unless said otherwise
+    "precision",
+)
 
 
 @dataclass(frozen=True)

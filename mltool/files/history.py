@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -29,6 +29,7 @@ LONGEST_SIDECAR = 2**28  # bytes
 
 Record = dict[str, object]
 History = tuple[Record, ...]
+Unwritten = Callable[[str, Mapping[str, object]], dict[str, object]]
 
 
 def record(
@@ -172,8 +173,14 @@ def check(steps: object, path: str | os.PathLike[str]) -> History:
     return tuple(steps)
 
 
-def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
-    """Return the commands that made a file, one a step; the last one writes to `output`."""
+def shell_lines(
+    history: Iterable[Record], output: str = "OUTPUT", *, unwritten: Unwritten | None = None
+) -> list[str]:
+    """Return the commands that made a file, one a step; the last one writes to `output`.
+
+    `unwritten` maps a command and its recorded settings to those that it leaves unsaid, although
+    the command would now do otherwise.
+    """
     steps = list(history)
     names = {
         str(item["made_by"]): str(item["name"])
@@ -185,7 +192,11 @@ def shell_lines(history: Iterable[Record], output: str = "OUTPUT") -> list[str]:
     for number, step in enumerate(steps, start=1):
         last = number == len(steps)
         name = output if last else names.get(canonical_json.digest(step), f"STEP{number}")
-        lines.append(_shell_line(step, name))
+        settings = step.get("settings")
+        settings = settings if isinstance(settings, dict) else {}
+        if unwritten is not None:
+            settings = settings | unwritten(str(step["command"]), settings)
+        lines.append(_shell_line(step, settings, name))
     return lines
 
 
@@ -204,14 +215,13 @@ def _read_beside(beside: Path) -> Record:
     return content
 
 
-def _shell_line(step: Record, output: str) -> str:
+def _shell_line(step: Record, settings: Mapping[str, object], output: str) -> str:
     words = ["mltool", *str(step["command"]).split()]
     for item in _inputs(step):
         option = str(item["option"])
         words += [option] if option.startswith("-") else []
         words.append(str(item["name"]))
-    settings = step.get("settings")
-    for key, value in sorted(settings.items()) if isinstance(settings, dict) else ():
+    for key, value in sorted(settings.items()):
         words += _flag(key.replace("_", "-"), value)
     return shlex.join([*words, "-o", output])
 

@@ -71,13 +71,13 @@ def open_model(
 def _describe_backbone(model: Embedder, text: str, weights: str | None, seed: int) -> Source:
     """Describe a backbone that `text` names, as the records need it."""
     spec, space = model.spec, fingerprint(model)
-    is_said_by_name = text.startswith("timm:")
     settings: dict[str, object] = {
-        "weights": "timm" if weights == "timm" and not is_said_by_name else None,
         "pooling": spec.pooling,
         "image_size": spec.crop,
         "seed": seed,
     }
+    if weights == "timm" and not text.startswith("timm:"):
+        settings["weights"] = "timm"  # a file is an input
     # with --keep-aspect no shorter side is asked for: it follows from each image
     settings |= {"keep_aspect": True} if spec.keep_aspect else {"resize": spec.resize}
     inputs = [("model", text, space)]

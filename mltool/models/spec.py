@@ -19,7 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 VECTORS = "vectors"  # the backbone of a head
-NEUTRAL = "neutral"  # of a field's metadata: the value with which its feature is absent
+# of a field's metadata: the value with which its feature is absent, and whether every model of
+# images has the feature, so that only a head leaves it out
+NEUTRAL, OF_IMAGES = "neutral", "of_images"
 LARGEST = 2**20  # of any length or side: more is no model but an attack on the memory
 
 
@@ -40,18 +42,18 @@ class ModelSpec:
 
     backbone: str
     channels: int
-    pooling: str = field(metadata={NEUTRAL: ""})
+    pooling: str = field(metadata={NEUTRAL: "", OF_IMAGES: True})
     projection: str
     dim: int
-    resize: int = field(metadata={NEUTRAL: 0})
-    crop: int = field(metadata={NEUTRAL: 0})
+    resize: int = field(metadata={NEUTRAL: 0, OF_IMAGES: True})
+    crop: int = field(metadata={NEUTRAL: 0, OF_IMAGES: True})
     normalize: bool = True
     metric: str = "cosine"
-    teacher_space: str = ""
-    interpolation: str = field(default="bilinear", metadata={NEUTRAL: ""})
-    keep_aspect: bool = False
-    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, metadata={NEUTRAL: ()})
-    std: tuple[float, ...] = field(default=IMAGENET_STD, metadata={NEUTRAL: ()})
+    teacher_space: str = field(default="", metadata={NEUTRAL: ""})
+    interpolation: str = field(default="bilinear", metadata={NEUTRAL: "", OF_IMAGES: True})
+    keep_aspect: bool = field(default=False, metadata={NEUTRAL: False})
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, metadata={NEUTRAL: (), OF_IMAGES: True})
+    std: tuple[float, ...] = field(default=IMAGENET_STD, metadata={NEUTRAL: (), OF_IMAGES: True})
     input_space: str = field(default="", metadata={NEUTRAL: ""})
     input_metric: str = field(default="", metadata={NEUTRAL: ""})
 
@@ -123,16 +125,26 @@ class ModelSpec:
 
 
 def from_dict(values: object, path: str) -> ModelSpec:
-    """Return the spec that `path` holds. Raises InputError for anything else."""
+    """Return the spec that `path` holds. Raises InputError for anything else.
+
+    What is missing is neutral, whatever the default is by now. A field that is not known was
+    written because it does something.
+    """
     known = {each.name: each for each in dataclasses.fields(ModelSpec)}
-    neutral = {n: each.metadata[NEUTRAL] for n, each in known.items() if NEUTRAL in each.metadata}
+    is_head = isinstance(values, dict) and values.get("backbone") == VECTORS
+    neutral = {
+        name: each.metadata[NEUTRAL]
+        for name, each in known.items()
+        if NEUTRAL in each.metadata and (is_head or OF_IMAGES not in each.metadata)
+    }
     required = {n for n, each in known.items() if each.default is dataclasses.MISSING}
-    if isinstance(values, dict) and values.get("backbone") == VECTORS:
-        required -= neutral.keys()
-    else:
-        neutral = {}  # images have all of them, or the defaults of the files of before
-    if not isinstance(values, dict) or not required <= set(values) <= set(known):
-        raise InputError(f"{path}: its model description is incomplete or from a newer mltool")
+    if not isinstance(values, dict) or not required - neutral.keys() <= set(values):
+        raise InputError(f"{path}: its model description is incomplete; train it again")
+    if unknown := sorted(set(values) - set(known)):
+        raise InputError(
+            f"{path}: its model has {', '.join(map(repr, unknown))}, which this mltool does not "
+            "know; update mltool"
+        )
     try:
         typed = {key: _typed(known[key].type, value) for key, value in values.items()}
         spec = ModelSpec(**neutral | typed)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mltool.options.group import Rule, check_rules
+from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules
 
 option = partial(typer.Option, rich_help_panel="Batches")
 
@@ -14,10 +14,12 @@ BatchSize = Annotated[int, option("-b", "--batch-size", min=1, help="Images per 
 ClassesPerBatch = Annotated[
     int | None,
     option("--classes-per-batch", min=1, help="P of P x K.  [default: batch / 4]"),
+    NONE_IS_ABSENT,
 ]
 ImagesPerClass = Annotated[
     int | None,
     option("--images-per-class", min=1, help="K of P x K.  [default: batch / P]"),
+    NONE_IS_ABSENT,
 ]
 MINED = Rule(neutral=None, needs="mining", because="other batches have no tuples")
 
@@ -49,6 +51,7 @@ class TupleOptions:
             help="Tuples of anchor, positive, negatives, anew every epoch; in distill by a teacher "
             "of embeddings.",
         ),
+        Rule(neutral="none"),
     ] = "none"
     pairs: Annotated[
         str | None,

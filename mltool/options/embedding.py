@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mltool.options.group import Rule
 from mltool.options.images import completing
 from mltool.options.lists import OnBadImage
 from mltool.options.run import DryRun, Resume
@@ -19,12 +20,15 @@ class EmbedOptions:
         typer.Option(
             "--penultimate/--no-penultimate", help="The pooled features before the projection."
         ),
+        Rule(neutral=False),
     ] = False
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option("--dtype", help="Of the stored vectors.")
     ] = "float32"
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Only block I of N, counted from 0.")
+        str,
+        typer.Option("--shard", metavar="I/N", help="Only block I of N, counted from 0."),
+        Rule(neutral="0/1"),
     ] = "0/1"
     views: Annotated[
         int,
@@ -34,6 +38,7 @@ class EmbedOptions:
             min=1,
             help="Vectors of V augmented views each, for distill --teacher.",
         ),
+        Rule(neutral=1),
     ] = 1
     augment: Annotated[
         str,

@@ -8,7 +8,7 @@ A `Rule` in the same annotation says what typer does not know:
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import typer
@@ -35,6 +35,7 @@ class Rule:
 
 
 UNRECORDED = Rule(recorded=False)
+NONE_IS_ABSENT = Rule(neutral=None)
 
 
 def rules_of(group: type) -> dict[str, Rule]:
@@ -55,6 +56,21 @@ def recorded(*groups: object) -> dict[str, object]:
         for name, rule in rules_of(type(group)).items()
         if rule.recorded and not is_neutral(rule.neutral, getattr(group, name))
     }
+
+
+def list_unwritten(groups: Iterable[type], settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the neutral values that a record leaves unsaid, though they are no longer default.
+
+    `settings` are those of the record of a command with these groups.
+    """
+    unwritten = {}
+    for group in groups:
+        rules = rules_of(group)
+        for field in dataclasses.fields(group):
+            neutral = rules[field.name].neutral
+            if neutral is not ALWAYS and not is_neutral(neutral, field.default):
+                unwritten[field.name] = neutral
+    return {name: neutral for name, neutral in unwritten.items() if name not in settings}
 
 
 def is_neutral(neutral: object, value: object) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mltool.options.group import UNRECORDED
+from mltool.options.group import NONE_IS_ABSENT, UNRECORDED
 
 option = partial(typer.Option, rich_help_panel="Images")
 
@@ -19,12 +19,19 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Split = Annotated[str | None, option("--split", help="The split of the list to take, or `all`.")]
+Split = Annotated[
+    str | None,
+    option("--split", help="The split of the list to take, or `all`."),
+    NONE_IS_ABSENT,
+]
 Classes = Annotated[
     str | None,
     option("--classes", metavar="A-B", help="Classes to take: A-B in order, or names a,b."),
+    NONE_IS_ABSENT,
 ]
-Limit = Annotated[int | None, option("--limit", min=1, help="Take only the first N images.")]
+Limit = Annotated[
+    int | None, option("--limit", min=1, help="Take only the first N images."), NONE_IS_ABSENT
+]
 Root = Annotated[
     str | None,
     option("--root", metavar="DIR", help="Folder of relative paths in DATA `-`."),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mltool.options.group import UNRECORDED, Rule
+from mltool.options.group import NONE_IS_ABSENT, UNRECORDED
 from mltool.options.images import ImageSize, KeepAspect, Resize, completing
 
 option = partial(typer.Option, rich_help_panel="Model")
@@ -18,7 +18,7 @@ Weights = Annotated[
         metavar="FILE|timm",
         help="Backbone weights: a .safetensors or .pth file, or timm's own.",
     ),
-    Rule(neutral=None),
+    NONE_IS_ABSENT,
 ]
 
 

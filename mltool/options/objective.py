@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mltool.options.choices import SHORT_FORMS
-from mltool.options.group import Rule, check_rules, number
+from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules, number
 from mltool.options.images import completing
 
 option = partial(typer.Option, rich_help_panel="Objective")
@@ -35,6 +35,7 @@ class ObjectiveOptions:
             help="See `list miners`.  [default: none]",
             autocompletion=completing("miners"),
         ),
+        NONE_IS_ABSENT,
     ] = None
     mixup: Annotated[
         str | None,
@@ -44,6 +45,7 @@ class ObjectiveOptions:
             help="Compare with mixed examples too (Metrix); see `list mixups`.  [default: none]",
             autocompletion=completing("mixups"),
         ),
+        NONE_IS_ABSENT,
     ] = None
     memory: Annotated[
         int | None,
@@ -53,6 +55,7 @@ class ObjectiveOptions:
             min=1,
             help="Compare with the last N embeddings too.  [default: none]",
         ),
+        NONE_IS_ABSENT,
     ] = None
     memory_weight: Annotated[
         float | None,
@@ -61,7 +64,7 @@ class ObjectiveOptions:
             callback=number(least=0),
             help="What the memory's term counts.  [default: 1]",
         ),
-        Rule(needs="memory"),
+        Rule(neutral=None, needs="memory"),
     ] = None
     memory_start: Annotated[
         int | None,
@@ -71,7 +74,7 @@ class ObjectiveOptions:
             min=0,
             help="Remember from here.  [default: 2nd epoch]",
         ),
-        Rule(needs="memory"),
+        Rule(neutral=None, needs="memory"),
     ] = None
 
     def __post_init__(self) -> None:

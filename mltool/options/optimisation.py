@@ -8,7 +8,7 @@ import typer
 
 from mltool.components import suggest
 from mltool.errors import UsageError
-from mltool.options.group import Rule, number
+from mltool.options.group import NONE_IS_ABSENT, number
 
 option = partial(typer.Option, rich_help_panel="Optimisation")
 
@@ -58,7 +58,7 @@ class OptimisationOptions:
             metavar="NAME=RATE",
             help=f"Rate of one group of parameters: {', '.join(RATE_GROUPS)}; repeatable.",
         ),
-        Rule(neutral=None),
+        NONE_IS_ABSENT,
     ] = None
     weight_decay: Annotated[
         float,
@@ -90,6 +90,7 @@ class OptimisationOptions:
     clip: Annotated[
         float | None,
         option("--clip", callback=number(above=0), help="Bound on the norm of the gradient."),
+        NONE_IS_ABSENT,
     ] = None
     ema: Annotated[
         float | None,
@@ -98,6 +99,7 @@ class OptimisationOptions:
             callback=number(least=0, below=1),
             help="Keep averaged weights, such as 0.999.",
         ),
+        NONE_IS_ABSENT,
     ] = None
 
     def __post_init__(self) -> None:

@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 import typer
 
 from mltool.options.batches import BatchSize, ClassesPerBatch, ImagesPerClass
-from mltool.options.group import UNRECORDED, Rule, check_rules, number
+from mltool.options.group import NONE_IS_ABSENT, UNRECORDED, Rule, check_rules, number
 from mltool.options.images import completing
 from mltool.options.run import Device, Json, MaxMemory, Seed, Threads, Workers, option
 
 DEFAULT_METRICS = "precision@1,recall@10,r_precision,map@r"
 
-AnyModel = Annotated[bool, typer.Option("--any-model", help="Compare vectors of different models.")]
+AnyModel = Annotated[
+    bool,
+    typer.Option("--any-model", help="Compare vectors of different models."),
+    Rule(neutral=False),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,7 @@ class EvaluateOptions:
     bootstrap: Annotated[
         int,
         typer.Option("--bootstrap", metavar="N", min=0, help="95 % intervals from N resamplings."),
+        Rule(neutral=0),
     ] = 0
     seed: Seed = 0
     per_query: Annotated[
@@ -115,6 +120,7 @@ class SearchOptions:
             callback=number(),
             help="Leave out hits below: cosine, dot, minus the distance.",
         ),
+        NONE_IS_ABSENT,
     ] = None
     skip_self: Annotated[
         bool, typer.Option("--skip-self", help="Leave out the hit with the query's own name.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mltool.options.choices import Positives
-from mltool.options.group import UNRECORDED
+from mltool.options.group import NONE_IS_ABSENT, UNRECORDED, Rule
 
 option = partial(typer.Option, rich_help_panel="Teacher")
 objective = partial(typer.Option, rich_help_panel="Objective")
@@ -64,9 +64,12 @@ class TeacherOptions:
             min=1,
             help=f"The last N feature maps are compared.  [default: {DEFAULT_STAGES}]",
         ),
+        NONE_IS_ABSENT,
     ] = None
     views: Annotated[
-        int, batches("--views", min=1, help="How often an image stands in a batch.")
+        int,
+        batches("--views", min=1, help="How often an image stands in a batch."),
+        Rule(neutral=1),
     ] = 1
     neighbors: Annotated[
         int | None,
@@ -76,4 +79,5 @@ class TeacherOptions:
             min=2,
             help="Batches of images with their K - 1 nearest ones.",
         ),
+        NONE_IS_ABSENT,
     ] = None

@@ -27,7 +27,7 @@ class ValidationOptions:
     patience: Annotated[
         int | None,
         option("--patience", min=1, help="Stop after N epochs without a better one."),
-        Rule(needs="val", because="without it nothing says when to stop"),
+        Rule(neutral=None, needs="val", because="without it nothing says when to stop"),
     ] = None
 
     def __post_init__(self) -> None:

@@ -155,7 +155,7 @@ def test_bad_input(tmp_path: Path, photos: Path, teacher: dict[str, Path], call:
         (["-t", teacher["views"]], 0, "embedded with"),
         (["-t", teacher["views"], "--augment", "center"], 2, "--augment crop"),
         (["-t", teacher["vectors"], "--dim", 8], 2, "16-d"),
-        (["-t", teacher["vectors"], "--queries", 0], 2, "1 or more"),
+        (["-t", teacher["vectors"], "--queries", 0], 2, "greater than or equal to 1"),
         (["-t", teacher["vectors"], "--negatives", 3], 2, "--negatives needs --mining"),
         (["-t", teacher["vectors"], "--mining", "hard", "--images-per-class", 2], 2, "--mining ch"),
         (["-t", "timm:resnet51"], 2, "did you mean"),

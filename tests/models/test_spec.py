@@ -7,6 +7,7 @@ import math
 import pytest
 
 from mltool.errors import InputError, UsageError
+from mltool.models import spec as specs
 from mltool.models.spec import ModelSpec, from_dict
 
 SPEC = ModelSpec("test_resnet", 96, "gem:p=3,eps=1e-06", "linear", 8, resize=36, crop=32)
@@ -15,8 +16,8 @@ HEAD = ModelSpec.for_vectors(96, projection="linear", dim=8, space="s", metric="
 
 def test_round_trip_through_json() -> None:
     raw = {"normalize": False, "metric": "euclidean", "teacher_space": "t"}
-    specs = [SPEC, dataclasses.replace(SPEC, normalize=False, mean=(0.5, 0.5, 0.25))]
-    for spec in (*specs, HEAD, dataclasses.replace(HEAD, **raw)):
+    of_images = [SPEC, dataclasses.replace(SPEC, normalize=False, mean=(0.5, 0.5, 0.25))]
+    for spec in (*of_images, HEAD, dataclasses.replace(HEAD, **raw)):
         assert from_dict(json.loads(json.dumps(spec.to_dict())), "x") == spec
 
 
@@ -27,8 +28,29 @@ def test_defaults_may_be_left_out() -> None:
     assert from_dict(values, "x") == SPEC
 
 
+def test_a_new_neutral_field_changes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SPEC.to_dict()
+    # by now it is on by default, and `none` is what a file of before means
+    attention = dataclasses.field(default="glam", metadata={specs.NEUTRAL: "none"})
+    wider = dataclasses.make_dataclass(
+        "Wider", [("attention", str, attention)], bases=(ModelSpec,), frozen=True
+    )
+    monkeypatch.setattr(specs, "ModelSpec", wider)
+    found = from_dict(before, "x")
+    assert found.attention == "none"
+    assert found.to_dict() == before
+    active = dataclasses.replace(found, attention="glam").to_dict()
+    assert active == before | {"attention": "glam"}
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"x: its model has 'attention', .*update mltool"):
+        from_dict(active, "x")
+
+
 def test_fields_that_say_nothing_are_left_out() -> None:
-    assert not {"input_space", "input_metric"} & set(SPEC.to_dict())
+    absent = {"input_space", "input_metric", "keep_aspect", "teacher_space"}
+    assert not absent & set(SPEC.to_dict())
+    assert "normalize" in SPEC.to_dict()  # a default that does something
+    assert dataclasses.replace(SPEC, keep_aspect=True).to_dict()["keep_aspect"] is True
     images = {"pooling", "resize", "crop", "interpolation", "mean", "std"}
     assert not images & set(HEAD.to_dict())
     unknown = dataclasses.replace(HEAD, input_space="")
