@@ -146,7 +146,7 @@ def _read_header(
 ) -> tuple[list[_Entry], Meta, int]:
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
-    if start.startswith(PICKLES):
+    if start.startswith(PICKLES) and not is_safetensors(start):
         raise InputError(
             f"{path} is a pickle (.pt, .pth), which could run any program when it is opened; "
             "save its weights as .safetensors"

@@ -234,6 +234,16 @@ def test_pickles_are_named_and_not_opened(
     assert not Path("canary").exists()
 
 
+def test_a_header_as_long_as_a_pickle_begins(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    for padding in range(1024):
+        safetensors_file.write(path, {}, meta={"padding": "x" * padding})
+        if path.read_bytes().startswith(b"\x80\x02"):  # a length of 640 bytes
+            break
+    assert path.read_bytes().startswith(b"\x80\x02")
+    assert safetensors_file.read_meta(path)["padding"] == "x" * padding
+
+
 def test_newer_files(tmp_path: Path) -> None:
     safetensors_file.write(tmp_path / "m", {}, meta={"format_version": 2})
     with pytest.raises(InputError, match="newer mltool"):
