@@ -11,7 +11,7 @@ from mltool.commands.training_options import TrainingOptions
 from mltool.engine import device as devices
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError, UsageError
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import WEIGHTS, Manifest
 from mltool.files.stored_vectors import StoredVectors
 from mltool.models.embedder import Embedder
 from mltool.models.source import open_checkpoint, open_model
@@ -31,12 +31,13 @@ def name_loss_on_maps(options: TrainingOptions) -> str | None:
 
 def refuse_weights(options: TrainingOptions, manifest: Manifest) -> None:
     """Raise UsageError where a loss would ignore the weights of the images."""
-    for loss in options.losses if "weight" in manifest.columns else ():
-        if is_transfer(loss) or loss.declared.takes_vectors:
-            raise UsageError(
-                f"--loss {loss.name} has no pairs and cannot weight images; leave out the column "
-                "`weight` or use another --loss"
-            )
+    for column in filter(manifest.columns.__contains__, WEIGHTS):
+        for loss in options.losses:
+            if is_transfer(loss) or loss.declared.takes_vectors:
+                raise UsageError(
+                    f"--loss {loss.name} has no pairs and cannot weight images; leave out the "
+                    f"column `{column}` or use another --loss"
+                )
 
 
 def needs_labels(options: TrainingOptions, teaching: TeacherOptions) -> bool:

@@ -17,7 +17,7 @@ from mltool.engine.samplers import Rows
 from mltool.errors import InputError
 from mltool.files import crop_boxes, images
 from mltool.files.locations import describe
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import WEIGHTS, Manifest
 from mltool.models.embedder import ModelInputs
 from mltool.models.spec import ModelSpec
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
@@ -91,7 +91,7 @@ class Images(Dataset):
         cache: bool = False,
         skip_bad: bool = False,
         views: int | None = None,
-        columns: Sequence[str] = ("weight",),
+        columns: Sequence[str] = WEIGHTS,
     ) -> None:
         self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
         self.seed, self.skip_bad, self.views = seed, skip_bad, views
@@ -174,19 +174,19 @@ def read_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, np.ndarr
 def _read_column(manifest: Manifest, name: str) -> np.ndarray:
     """Return a column [N] of numbers. Raises InputError."""
     column = manifest.columns[name]
-    if name == "weight":
-        return _check_weights(column)
+    if name in WEIGHTS:
+        return _check_weights(column, name)
     if column.dtype.kind not in "iuf":
         raise InputError(f"the column `{name}` of the image list must hold numbers")
     return column
 
 
-def _check_weights(column: np.ndarray) -> np.ndarray:
-    """Return the column `weight` [N] float32, an empty cell counting 1. Raises InputError."""
+def _check_weights(column: np.ndarray, name: str) -> np.ndarray:
+    """Return a column of weights [N] float32, an empty cell counting 1. Raises InputError."""
     weights = np.nan_to_num(column.astype(np.float32), nan=1.0, posinf=-1.0)
     if bad := np.count_nonzero(weights < 0):
         raise InputError(
-            f"{bad} images have a weight that is negative or infinite; mend the column `weight`"
+            f"{bad} images have a {name} that is negative or infinite; mend the column `{name}`"
         )
     return weights
 

@@ -8,7 +8,7 @@ import torch
 from mltool.engine.data import Batch, read_columns
 from mltool.engine.samplers import Rows
 from mltool.errors import InputError
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import WEIGHTS, Manifest
 from mltool.files.stored_vectors import StoredVectors
 
 
@@ -20,7 +20,7 @@ class Vectors:
     column that holds no numbers.
     """
 
-    def __init__(self, manifest: Manifest, *, columns: Sequence[str] = ("weight",)) -> None:
+    def __init__(self, manifest: Manifest, *, columns: Sequence[str] = WEIGHTS) -> None:
         self.manifest, self.stored = manifest, StoredVectors(manifest)
         self.columns = read_columns(manifest, columns)
 

@@ -38,8 +38,9 @@ class Summary:
         return ", ".join(parts)
 
 
+WEIGHTS = ("weight",)  # columns that multiply the pairs of an image in training
 # Columns that decide what is seen and learned, and the value that decides nothing.
-NEUTRAL = {"weight": 1.0, **dict.fromkeys(crop_boxes.COLUMNS, math.nan)}
+NEUTRAL = {**dict.fromkeys(WEIGHTS, 1.0), **dict.fromkeys(crop_boxes.COLUMNS, math.nan)}
 
 
 @dataclass(frozen=True, eq=False)

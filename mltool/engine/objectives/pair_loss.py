@@ -13,10 +13,9 @@ from mltool.engine.objectives.objective import Term
 from mltool.engine.objectives.step_outputs import BatchSide, Comparison, StepOutputs
 from mltool.engine.streams import MAIN
 from mltool.errors import UsageError
+from mltool.files.manifest import WEIGHTS
 from mltool.losses import Pairs, pairs_from_labels
 from mltool.models.proxies import Proxies
-
-WEIGHT = frozenset({"weight"})  # the column of an image list that multiplies its pairs
 
 # (pairs [A, B], the anchors' vectors [A, D]) -> the pairs that count; an `nn.Module` where it has
 # a state, which it may share with a term of its own
@@ -48,7 +47,7 @@ class PairTerm(Term):
     `proxies` to the optimiser.
     """
 
-    columns = WEIGHT
+    columns = frozenset(WEIGHTS)
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class VectorTerm(Term):
     """One loss that takes the vectors of the batch, before normalisation, instead of pairs."""
 
     reads_raw = True
-    columns = WEIGHT  # to refuse it
+    columns = frozenset(WEIGHTS)  # to refuse it
 
     def __init__(self, choice: Choice, *, classes: int, dim: int, name: str | None = None) -> None:
         super().__init__(name or choice.name)
@@ -122,7 +121,7 @@ class VectorTerm(Term):
         if step.weights is not None:
             raise UsageError(
                 f"{self.name} takes vectors, not pairs, and cannot weight images; leave out the "
-                "column `weight` or use another --loss"
+                f"column {' or '.join(f'`{name}`' for name in WEIGHTS)}, or use another --loss"
             )
         return {self.name: self.weight * self.loss(step.vectors, step.labels)}
 

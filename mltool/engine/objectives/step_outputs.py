@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
@@ -11,6 +12,7 @@ from mltool import distributed
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed, Moment
 from mltool.engine.teachers import CachedTeacher, Teacher
+from mltool.files.manifest import WEIGHTS
 from mltool.losses import Pairs
 from mltool.models.features import FeatureHooks
 
@@ -85,8 +87,10 @@ class StepOutputs:
     @cached_property
     def weights(self) -> Tensor | None:
         """Weights of the images [B], None where all count alike."""
-        weights = self.batch.columns.get("weight")
-        return distributed.gather(weights.to(self.vectors.device)) if weights is not None else None
+        weights = [self.batch.columns[name] for name in WEIGHTS if name in self.batch.columns]
+        if not weights:
+            return None
+        return distributed.gather(torch.stack(weights).prod(dim=0).to(self.vectors.device))
 
     @cached_property
     def rows(self) -> Tensor:

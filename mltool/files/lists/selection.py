@@ -11,7 +11,7 @@ import numpy as np
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError, escape
 from mltool.files.labels import join_labels
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import NEUTRAL, Manifest
 from mltool.files.names import StringArray, examples, find
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _join_pairs(manifests: Sequence[Manifest]) -> np.ndarray | None:
 def _fill_column(key: str, dtype: np.dtype, count: int) -> np.ndarray:
     neutral: dict[str, bytes | bool | int | float]
     neutral = {"S": b"", "b": key in ROLES, "i": -1, "u": 0, "f": np.nan}
-    return np.full(count, 1.0 if key == "weight" else neutral[dtype.kind], dtype)
+    return np.full(count, NEUTRAL.get(key, neutral[dtype.kind]), dtype)
 
 
 def _merge_duplicates(manifest: Manifest) -> Manifest:
