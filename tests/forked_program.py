@@ -53,13 +53,13 @@ class Program:
 
     @property
     def stderr(self) -> str:
-        """What the run has written to stderr so far."""
+        """Text that the run has written to stderr so far."""
         return self._stderr.read_text()
 
     def poll(self) -> int | None:
         """Return the exit status, None while the run goes on."""
         if self.returncode is None:
-            self.returncode = self._server.status_of(self.pid, seconds=0)
+            self.returncode = self._server.wait_for_status(self.pid, seconds=0)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -74,10 +74,10 @@ class Program:
     def wait(self, timeout: float) -> int:
         """Return the exit status. Raises TimeoutExpired after killing a run that goes on."""
         if self.returncode is None:
-            self.returncode = self._server.status_of(self.pid, seconds=timeout)
+            self.returncode = self._server.wait_for_status(self.pid, seconds=timeout)
         if self.returncode is None:
             self.kill()
-            self.returncode = self._server.status_of(self.pid, seconds=60)
+            self.returncode = self._server.wait_for_status(self.pid, seconds=60)
             raise subprocess.TimeoutExpired(self.args, timeout, *self._texts())
         return self.returncode
 
@@ -105,7 +105,7 @@ class ForkServer:
                 [sys.executable, "-P", __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": _search_path()},
+                env=os.environ | {"PYTHONPATH": _extend_search_path()},
                 start_new_session=True,
             )
 
@@ -126,23 +126,23 @@ class ForkServer:
             "environment": dict(os.environ if env is None else env),
         }
         self._requests += 1
-        ask, stdin, out, err = (
+        asked, stdin, out, err = (
             Path(self._folder.name, f"{self._requests}.{name}")
             for name in ("request", "stdin", "stdout", "stderr")
         )
-        ask.write_text(json.dumps(request))
+        asked.write_text(json.dumps(request))
         stdin.write_text(input or "")
         with contextlib.ExitStack() as stack:
             files = [
                 stack.enter_context(path.open(mode))
-                for path, mode in zip((ask, stdin, out, err), "rrww", strict=True)
+                for path, mode in zip((asked, stdin, out, err), "rrww", strict=True)
             ]
             socket.send_fds(self._channel, [b"r"], [file.fileno() for file in files])
         while not self._started:  # the first request waits for the imports
             assert self._receive(seconds=120), "no fork of the program within two minutes"
         return Program(self, self._started.pop(), ["mltool", *texts], out, err)
 
-    def status_of(self, pid: int, *, seconds: float) -> int | None:
+    def wait_for_status(self, pid: int, *, seconds: float) -> int | None:
         """Return a run's exit status, minus the signal that killed it; None if it goes on."""
         end = time.monotonic() + seconds
         while pid not in self._statuses and self._receive(seconds=end - time.monotonic()):
@@ -163,13 +163,15 @@ class ForkServer:
         assert answer, "the process that forks the program has ended; see its stderr"
         pid, status = ANSWER.unpack(answer)
         if status == RUNNING:
+            self._statuses.pop(pid, None)  # of an earlier process of this number
             self._started.append(pid)
         else:
             self._statuses[pid] = status
         return True
 
 
-def _search_path() -> str:
+def _extend_search_path() -> str:
+    """Return PYTHONPATH with this checkout before all else."""
     before = os.environ.get("PYTHONPATH")
     return os.pathsep.join([str(ROOT), *([before] if before else [])])
 
@@ -220,6 +222,7 @@ def _import_everything() -> Callable[[], None]:
 
 
 def _report_ends(running: set[int], channel: socket.socket) -> None:
+    """Answer with the exit status of every fork that has ended."""
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -227,11 +230,11 @@ def _report_ends(running: set[int], channel: socket.socket) -> None:
             channel.sendall(ANSWER.pack(pid, os.waitstatus_to_exitcode(status)))
 
 
-def _become_the_program(main: Callable[[], None], asked: int, *streams: int) -> NoReturn:
+def _become_the_program(main: Callable[[], None], request_file: int, *streams: int) -> NoReturn:
     """Do the request in this process, a fork, and end it."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with open(asked, encoding="utf-8") as file:
+    with open(request_file, encoding="utf-8") as file:
         request = json.load(file)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -243,7 +246,9 @@ def _become_the_program(main: Callable[[], None], asked: int, *streams: int) -> 
     sys.argv = [script or "mltool", *request["words"]]
     if script:
         sys.path.insert(0, os.path.dirname(script))
-    status = _status_of(lambda: runpy.run_path(script, run_name="__main__") if script else main())
+    status = _call_for_status(
+        lambda: runpy.run_path(script, run_name="__main__") if script else main()
+    )
     # what Python does at exit, but for freeing every object, which takes seconds
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -252,7 +257,7 @@ def _become_the_program(main: Callable[[], None], asked: int, *streams: int) -> 
     os._exit(status)
 
 
-def _status_of(main: Callable[[], object]) -> int:
+def _call_for_status(main: Callable[[], object]) -> int:
     """Call the program and return its exit status; an error it does not catch is printed."""
     try:
         main()

@@ -91,8 +91,8 @@ def test_runs_beside_each_other(photos: Path, tmp_path: Path, start) -> None:
 def test_an_error_nobody_catches_is_printed() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from forked_program import _status_of\n"
-        "sys.exit(_status_of(lambda: 1 / 0) + 1)"
+        "from forked_program import _call_for_status\n"
+        "sys.exit(_call_for_status(lambda: 1 / 0) + 1)"
     )
     words = [sys.executable, "-c", code, str(Path(__file__).parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
