@@ -133,7 +133,7 @@ def embed(
     lists: ListOptions,
     execution: InferenceOptions,
 ) -> None:
-    """Embed images with a model; one file of vectors, names and labels."""
+    """Embed images with a model, or vectors with a head; one file of vectors, names and labels."""
     rules.check_embed(options, source)
     from mltool.commands import embed
 

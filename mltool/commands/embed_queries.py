@@ -49,7 +49,7 @@ def open_images(
     """
     if heads.is_head(model):
         raise UsageError(
-            f"{model} takes stored vectors, not images: embed the images with the model whose "
+            f"{model} takes cached vectors, not images: embed the images with the model whose "
             f"vectors it takes, apply it with `mltool embed {model} VECTORS.h5`, and search for "
             "the vectors that it gives, without --model"
         )

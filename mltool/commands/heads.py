@@ -1,4 +1,4 @@
-"""Heads on stored vectors: which models are heads, how one is built, which vectors it takes."""
+"""Heads on cached vectors: which models are heads, how one is built, which vectors it takes."""
 
 import logging
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from mltool.commands.training_options import DEFAULT_DIM, TrainingOptions
 from mltool.errors import InputError
 from mltool.files import safetensors_file
+from mltool.files.cached_vectors import CachedVectors
 from mltool.files.manifest import Manifest
-from mltool.files.stored_vectors import StoredVectors
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder, build_head
 from mltool.models.spec import VECTORS, ModelSpec
@@ -41,7 +41,7 @@ def build(
     those that the checkpoint takes.
     """
     heads.refuse_head_options(options.model, options.objective, options.images, options.losses)
-    stored, init = StoredVectors(manifest), options.model.init
+    stored, init = CachedVectors(manifest), options.model.init
     start = checkpoint.read(init) if init is not None else None
     if start is not None and not start.spec.takes_vectors:
         raise InputError(f"{init} takes images; start a head on vectors from a head, or from none")
@@ -62,7 +62,7 @@ def build(
     return model
 
 
-def check_input(spec: ModelSpec, stored: StoredVectors, *, head: str) -> None:
+def check_input(spec: ModelSpec, stored: CachedVectors, *, head: str) -> None:
     """Raise InputError unless a head takes these vectors; warn where it cannot be known."""
     file = stored.files[0]
     remedy = "embed the images with the model whose vectors the head was trained on"

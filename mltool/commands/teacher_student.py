@@ -11,8 +11,8 @@ from mltool.commands.training_options import TrainingOptions
 from mltool.engine import device as devices
 from mltool.engine.teachers import CachedTeacher, OnlineTeacher, is_file_of_vectors
 from mltool.errors import InputError, UsageError
+from mltool.files.cached_vectors import CachedVectors
 from mltool.files.manifest import WEIGHTS, Manifest
-from mltool.files.stored_vectors import StoredVectors
 from mltool.models.embedder import Embedder
 from mltool.models.source import open_checkpoint, open_model
 from mltool.options import choices, rules
@@ -81,7 +81,7 @@ def build_teacher(
         return _open_head(options, name, device)
     if heads.is_head(name):
         raise UsageError(
-            f"{name} takes stored vectors, not images; embed the images, apply it to these vectors "
+            f"{name} takes cached vectors, not images; embed the images, apply it to these vectors "
             "with `mltool embed`, and name that file as --teacher"
         )
     crop = training_setup.input_size(options)
@@ -103,7 +103,7 @@ def _open_head(options: TrainingOptions, name: str, device: torch.device) -> Onl
     """Open a head that learned on the same vectors, to run along."""
     if not heads.is_head(name):
         raise UsageError(
-            f"--teacher {name} takes images, but the student stored vectors; embed the images "
+            f"--teacher {name} takes images, but the student cached vectors; embed the images "
             "with the teacher, and name that file as --teacher"
         )
     precision = devices.precision(options.execution.precision, device, training=True, of_head=True)
@@ -113,11 +113,11 @@ def _open_head(options: TrainingOptions, name: str, device: torch.device) -> Onl
 
 
 def refuse_views(teaching: TeacherOptions, teacher: CachedTeacher | OnlineTeacher) -> None:
-    """Raise UsageError where views of an image meet its one stored vector."""
+    """Raise UsageError where views of an image meet its one cached vector."""
     refuse_repeats(teaching)
     if isinstance(teacher, CachedTeacher) and teacher.views > 1:
         raise UsageError(
-            f"{teaching.teacher} holds {teacher.views} views of each image, but a stored vector "
+            f"{teaching.teacher} holds {teacher.views} views of each image, but a cached vector "
             "shows one; embed the images with the teacher without --views"
         )
 
@@ -145,7 +145,7 @@ def build_student(
             "or use a transfer or --symmetric"
         )
     if isinstance(teacher, OnlineTeacher) and model.spec.takes_vectors:
-        heads.check_input(teacher.spec, StoredVectors(manifest), head=teaching.teacher)
+        heads.check_input(teacher.spec, CachedVectors(manifest), head=teaching.teacher)
     unit = _is_normalized(options, teaching)
     metric = "cosine" if unit else "euclidean"
     declared = teacher.space if asymmetric and metric == teacher.metric else ""

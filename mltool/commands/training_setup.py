@@ -302,7 +302,7 @@ def report(command: str, plan: TrainingPlan) -> None:
 
 
 def count_workers(options: TrainingOptions) -> int:
-    """Return the number of loading processes; stored vectors need none."""
+    """Return the number of loading processes; cached vectors need none."""
     if options.execution.workers is not None:
         return options.execution.workers
     return 0 if heads.learns_head(options.model) else default_workers()

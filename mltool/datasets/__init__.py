@@ -32,7 +32,7 @@ def open_data(
     on standard input, below `root` if given). A list with several splits needs one if
     `need_split`, and else is taken whole. `labels` is another such text, joined by name, and
     `pairs` a list of pairs; see `files.lists.selection` for `classes` and `limit`. With
-    `of_vectors` the list is one of stored vectors: texts name embeddings files, folders of them,
+    `of_vectors` the list is one of cached vectors: texts name embeddings files, folders of them,
     or globs, and no image is looked for.
     Raises UsageError for a split, class or benchmark that does not exist, InputError for files that
     are missing or damaged, and if no image is left.

@@ -1,4 +1,4 @@
-"""The source of batches that a model takes: images, or for a head stored vectors."""
+"""The source of batches that a model takes: images, or for a head cached vectors."""
 
 from mltool.engine.data import Images, plain_view
 from mltool.engine.vectors import Vectors

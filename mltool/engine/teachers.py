@@ -16,10 +16,10 @@ from mltool.engine.data import Batch
 from mltool.engine.device import autocast
 from mltool.errors import InputError
 from mltool.files import canonical_json, embeddings, history, safe_h5, shards
+from mltool.files.cached_vectors import read_finite
 from mltool.files.concatenated_rows import ConcatenatedRows
 from mltool.files.embeddings import Embeddings
 from mltool.files.names import check_unique, examples, find
-from mltool.files.stored_vectors import read_finite
 from mltool.models.features import FeatureHooks
 from mltool.models.source import Source
 

@@ -1,4 +1,4 @@
-"""From stored vectors to batches: the source of a head, with the interface of `Images`."""
+"""From cached vectors to batches: the source of a head, with the interface of `Images`."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ import torch
 from mltool.engine.data import Batch, read_columns
 from mltool.engine.samplers import Rows
 from mltool.errors import InputError
+from mltool.files.cached_vectors import CachedVectors
 from mltool.files.manifest import WEIGHTS, Manifest
-from mltool.files.stored_vectors import StoredVectors
 
 
 class Vectors:
@@ -21,7 +21,7 @@ class Vectors:
     """
 
     def __init__(self, manifest: Manifest, *, columns: Sequence[str] = WEIGHTS) -> None:
-        self.manifest, self.stored = manifest, StoredVectors(manifest)
+        self.manifest, self.stored = manifest, CachedVectors(manifest)
         self.columns = read_columns(manifest, columns)
 
     def __getitems__(self, items: Rows) -> Batch | str:

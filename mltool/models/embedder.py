@@ -12,7 +12,7 @@ A projection acts either on the maps (`before`, a 1x1 convolution) or on the poo
 (`after`). A block on feature maps belongs in `_pool`, which every pass goes through: with and
 without a hook at a stage, to the embeddings and to the pooled features alone.
 
-A head takes the pooled features of another model, stored vectors, as its input: its backbone and
+A head takes the pooled features of another model, cached vectors, as its input: its backbone and
 its pooling hand them on as they are.
 """
 

@@ -1,4 +1,4 @@
-"""Heads on stored vectors, `--arch vectors`: what they cannot have, said without torch.
+"""Heads on cached vectors, `--arch vectors`: what they cannot have, said without torch.
 
 Every function raises UsageError for the first thing that does not fit, with the remedy.
 """
@@ -53,7 +53,7 @@ def refuse_head_options(
 def refuse_repeats(teacher: TeacherOptions) -> None:
     """Refuse views of a student's input that would all be the same."""
     if teacher.views > 1:
-        raise UsageError("--views shows an image several times; a stored vector is always the same")
+        raise UsageError("--views shows an image several times; a cached vector is always the same")
 
 
 def refuse_embed_options(options: EmbedOptions, source: SourceOptions) -> None:

@@ -32,8 +32,8 @@ class ModelOptions:
             "-a",
             "--arch",
             metavar="NAME",
-            help="A timm backbone; or `vectors`, for a head on vectors in DATA.  "
-            "[default: resnet50]",
+            help="A timm backbone; or `vectors`: a head on cached vectors, then DATA are .h5 "
+            "files.  [default: resnet50]",
         ),
     ] = None
     weights: Weights = None

@@ -1,4 +1,4 @@
-"""Heads on stored vectors, as their users call them: `--arch vectors`."""
+"""Heads on cached vectors, as their users call them: `--arch vectors`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -313,8 +313,8 @@ BAD = {
     "NaN": (lambda folder: damaged(folder / "x.h5"), "x.h5: the vector of c0/007.jpg"),
     "views": (lambda folder: write(folder / "x.h5", views=2), "holds 2 views of each image"),
     "no file": (lambda folder: folder / "x.h5", "no file"),
-    "a benchmark": (lambda folder: "digits:train", "stored vectors are .h5 files"),
-    "standard input": (lambda folder: "-", "stored vectors are .h5 files"),
+    "a benchmark": (lambda folder: "digits:train", "cached vectors are .h5 files"),
+    "standard input": (lambda folder: "-", "cached vectors are .h5 files"),
 }
 
 
@@ -407,7 +407,7 @@ def test_images_are_no_queries_of_a_head(
     call("embed", head, test, "-o", tmp_path / "gallery.h5")
     photo = next(photos.rglob("*.jpg"))
     output = call("search", tmp_path / "gallery.h5", photo, "--model", head, status=2).output
-    assert "takes stored vectors, not images" in output
+    assert "takes cached vectors, not images" in output
     assert "mltool embed" in output
     call("search", tmp_path / "gallery.h5", tmp_path / "gallery.h5", "-k", 2)
 
@@ -501,4 +501,4 @@ def test_teachers_that_do_not_fit_are_refused(
     )
     assert "2 views of each image" in call(*vectors, "-t", wide, status=2).output
     images = ("distill", photos, "-o", tmp_path / "s", "-a", "test_resnet")
-    assert "takes stored vectors" in call(*images, "-t", head, status=2).output
+    assert "takes cached vectors" in call(*images, "-t", head, status=2).output

@@ -1,4 +1,4 @@
-"""Stored vectors as a source of batches: rows, columns, and runs that resume to the same bytes."""
+"""Cached vectors as a source of batches: rows, columns, and runs that resume to the same bytes."""
 
 import dataclasses
 from pathlib import Path

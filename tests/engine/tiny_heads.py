@@ -1,4 +1,4 @@
-"""Runs of heads on stored vectors, small enough for tests."""
+"""Runs of heads on cached vectors, small enough for tests."""
 
 import dataclasses
 from pathlib import Path

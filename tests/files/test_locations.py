@@ -76,3 +76,21 @@ def test_a_column_path_only_where_names_do_not_locate() -> None:
 def test_messages_show_no_invisible_characters() -> None:
     assert locations.describe("/p\n.h5\0" + "3") == "/p\\n.h5 row 3"
     assert locations.describe("/a.jpg") == "/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "absolute"),
+    [
+        ("a/b.jpg", "/old/a/b.jpg"),
+        ("../b.jpg", "/old/../b.jpg"),
+        ("/data/b.jpg", "/data/b.jpg"),
+        ("p.h5::in/side", "/old/p.h5::in/side"),
+        ("digits::digits/0007", "digits::digits/0007"),
+        ("", ""),
+    ],
+)
+def test_texts_move_to_another_folder_without_a_look_at_the_disk(text: str, absolute: str) -> None:
+    assert locations.join_text("/old", text) == absolute
+    moved = locations.relative_text("/new", absolute)
+    assert os.path.normpath(locations.join_text("/new", moved)) == os.path.normpath(absolute)
+    assert not moved.startswith("/")

@@ -1,4 +1,4 @@
-"""Lists of stored vectors: the rows of embeddings files, whatever became of their images.
+"""Lists of cached vectors: the rows of embeddings files, whatever became of their images.
 
 The location of a vector is `EMB.h5\\0ROW`, as that of a packed image is `PACK.h5\\0ROW`. No image
 is looked for: the folders of images and the column `path` are carried along as texts.
@@ -86,7 +86,7 @@ def split_text(text: str) -> tuple[str, str | None]:
     if os.path.exists(path):
         return path, split
     raise InputError(
-        f"there is no file {escape(text)}; stored vectors are .h5 files of `mltool embed`"
+        f"there is no file {escape(text)}; cached vectors are .h5 files of `mltool embed`"
     )
 
 

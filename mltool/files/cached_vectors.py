@@ -11,7 +11,7 @@ from mltool.files.manifest import Manifest
 from mltool.files.names import examples
 
 
-class StoredVectors:
+class CachedVectors:
     """Vectors [N, dim] of a list of `files.lists.vector_lists`, exactly as they are stored.
 
     `metric` compares them, `space` names the model that made them, "" = unknown, and `preprocess`
@@ -56,7 +56,7 @@ class StoredVectors:
 def read_finite(
     vectors: ConcatenatedRows, rows: np.ndarray, *, describe: Callable[[np.ndarray], str]
 ) -> np.ndarray:
-    """Read rows [n] of stored vectors as float32 [n, D], and release the memory that maps them.
+    """Read rows [n] of cached vectors as float32 [n, D], and release the memory that maps them.
 
     Raises InputError where one is not finite; `describe` names the file and the vectors at
     these positions.
