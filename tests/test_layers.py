@@ -123,7 +123,13 @@ def test_commands_without_a_model_import_no_torch(command: str) -> None:
 
 
 def test_every_command_has_one_file() -> None:
-    shared = {"training_options", "training_record", "training_setup", "teacher_student"}
+    shared = {
+        "training_data",
+        "training_options",
+        "training_record",
+        "training_setup",
+        "teacher_student",
+    }
     shared |= {"embed_queries", "heads", "objective", "__init__"}
     files = {path.stem for path in (ROOT / "commands").glob("*.py")} - shared
     assert files == {name.replace("-", "_") for name in typer.main.get_command(app).commands}

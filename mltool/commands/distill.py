@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mltool import components, distributed
-from mltool.commands import teacher_student, training_record, training_setup
+from mltool.commands import teacher_student, training_data, training_record, training_setup
 from mltool.commands.objective import (
     Lesson,
     Pairing,
@@ -104,16 +104,16 @@ def run(
 
 def _distill(options: TrainingOptions, teaching: TeacherOptions, device: torch.device) -> list[str]:
     """Make and carry out the plan; returns why images were left out."""
-    manifest = training_setup.read_images(options)
+    manifest = training_data.read_list(options)
     if teacher_student.needs_labels(options, teaching):
-        manifest = training_setup.keep_labelled(manifest, options.data, "this --loss")
+        manifest = training_data.keep_labelled(manifest, options.data, "this --loss")
     teacher_student.refuse_weights(options, manifest)
     teacher = teacher_student.build_teacher(options, teaching, device)
     model = teacher_student.build_student(options, teaching, teacher, manifest)
     skips = options.images.on_bad_image != "error"
     if isinstance(teacher, CachedTeacher) and not skips:
         teacher.join(manifest.names)  # what is missing is known before images are decoded
-    manifest, reasons = training_setup.drop_unreadable(options, manifest, model)
+    manifest, reasons = training_data.drop_unreadable(options, manifest, model)
     if isinstance(teacher, CachedTeacher) and skips:
         teacher.join(manifest.names)  # it may have left out the same ones
     plan = _plan(options, teaching, teacher, model, manifest, device)
@@ -143,7 +143,7 @@ def _plan(
     refuse_stage(objective, options, model)
     source = _open_source(options, teaching, teacher, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device, model)
-    held_out = training_setup.validation(options, model, device)
+    held_out = training_data.open_validation(options, model, device)
     plan = TrainingPlan(
         model=model,
         objective=objective,
@@ -174,16 +174,16 @@ def _open_source(
     if model.spec.takes_vectors:
         teacher_student.refuse_views(teaching, teacher)
     if not isinstance(teacher, CachedTeacher) or teacher.augmentation is None:
-        return training_setup.open_training(options, model, manifest, columns)
+        return training_data.open_training(options, model, manifest, columns)
     seen, seed = teacher.augmentation
-    text = training_setup.augmentation(options, model.spec)
+    text = training_data.augmentation(options, model.spec)
     if components.parse("augmentations", text).text != seen:
         raise UsageError(
             f"{teaching.teacher} was embedded with --augment {seen}; say the same here, so "
             "that student and teacher see the same pixels"
         )
     _check_views(teaching, teacher, model)
-    return training_setup.open_training(
+    return training_data.open_training(
         options, model, manifest, columns, seed=seed, views=teacher.views
     )
 

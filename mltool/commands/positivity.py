@@ -8,7 +8,7 @@ import torch
 
 from mltool import components
 from mltool.commands import heads
-from mltool.commands.training_setup import keep_labelled
+from mltool.commands.training_data import keep_labelled
 from mltool.components import Choice
 from mltool.datasets import open_data
 from mltool.engine import device as devices

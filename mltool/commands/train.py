@@ -5,7 +5,7 @@ import logging
 import torch
 
 from mltool import distributed
-from mltool.commands import training_record, training_setup
+from mltool.commands import training_data, training_record, training_setup
 from mltool.commands.objective import (
     Pairing,
     build_objective,
@@ -85,10 +85,10 @@ def run(
 
 def _train(options: TrainingOptions, device: torch.device) -> list[str]:
     """Make and carry out the plan; returns why images were left out."""
-    manifest = training_setup.read_images(options)
-    manifest = training_setup.keep_labelled(manifest, options.data, "train")
+    manifest = training_data.read_list(options)
+    manifest = training_data.keep_labelled(manifest, options.data, "train")
     model = training_setup.build_model(options, manifest)
-    manifest, reasons = training_setup.drop_unreadable(options, manifest, model)
+    manifest, reasons = training_data.drop_unreadable(options, manifest, model)
     plan = _plan(options, model, manifest, device)
     if options.execution.dry_run:
         size = 4 * count_parameters(model) / 1e6
@@ -109,9 +109,9 @@ def _plan(
         sampler, objective = _balanced(options, model, manifest)
     else:
         sampler, objective = _mined(options, settings, model, manifest)
-    source = training_setup.open_training(options, model, manifest, objective.columns())
+    source = training_data.open_training(options, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device, model)
-    held_out = training_setup.validation(options, model, device)
+    held_out = training_data.open_validation(options, model, device)
     plan = TrainingPlan(
         model=model,
         objective=objective,

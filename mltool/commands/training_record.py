@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from mltool import components
+from mltool.commands.training_data import augmentation
 from mltool.commands.training_options import TrainingOptions
-from mltool.commands.training_setup import augmentation
 from mltool.engine.samplers import ClassBalanced, Sampler, Views
 from mltool.engine.training import Validation
 from mltool.files import history

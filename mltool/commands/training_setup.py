@@ -1,7 +1,7 @@
-"""What the plans of all commands that learn have in common: model, images, rates, history."""
+"""What the plans of all commands that learn have in common: model, sampler, rates, report."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -9,26 +9,18 @@ import numpy as np
 import torch
 
 from mltool import components, distributed
-from mltool.commands import heads
+from mltool.commands import heads, training_data
 from mltool.commands.training_options import DEFAULT_ARCH, DEFAULT_DIM, TrainingOptions
-from mltool.datasets import open_data
 from mltool.engine import device as devices
-from mltool.engine import sources
-from mltool.engine.data import BatchSource, Images, plain_view
-from mltool.engine.extract import find_readable
-from mltool.engine.loading import default_workers
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
-from mltool.engine.training import ExecutionOptions, TrainingPlan, Validation
-from mltool.engine.vectors import Vectors
+from mltool.engine.training import ExecutionOptions, TrainingPlan
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
 from mltool.models import backbones, checkpoint
 from mltool.models.embedder import Embedder, build, count_parameters
 from mltool.models.modes import has_batch_norm
-from mltool.models.spec import ModelSpec
-from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
 
@@ -44,44 +36,13 @@ def session(options: TrainingOptions) -> Iterator[torch.device]:
         yield device
 
 
-def read_images(options: TrainingOptions) -> Manifest:
-    """Return the image list, its rows selected."""
-    return open_data(
-        options.data,
-        split=options.lists.split,
-        classes=options.lists.classes,
-        limit=options.lists.limit,
-        labels=options.lists.labels,
-        pairs=options.tuples.pairs,
-        root=options.lists.root,
-        need_split=True,
-        of_vectors=heads.learns_head(options.model),
-    )
-
-
-def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
-    """Return the images of lists `texts` with a label. Raises InputError if there are none."""
-    known = manifest.labels >= 0
-    if not known.any():
-        raise InputError(
-            f"{' '.join(texts)}: no image has a label, but {command} needs classes; add a column "
-            "`label`, put each class into a folder of its own, or take them from a list with "
-            "--labels"
-        )
-    if not known.all():
-        logger.warning("%d images without a label are left out", int((~known).sum()))
-    return manifest.take(known).compact()
-
-
 def build_model(
     options: TrainingOptions, manifest: Manifest, *, default_dim: int | None = None
 ) -> Embedder:
     """Build the model to start from: new, with a backbone's weights, or a checkpoint's.
 
-    A head fits the vectors of the list.
-
-    `default_dim` is the length of an embedding unless --dim says another; without it a checkpoint
-    keeps the length that it has.
+    A head is built for the vectors of the list. `default_dim` is the length of an embedding unless
+    --dim says another; without it a checkpoint keeps the length that it has.
     """
     if heads.learns_head(options.model):
         return heads.build(options, manifest, default_dim=default_dim)
@@ -89,6 +50,8 @@ def build_model(
     if start is not None and options.model.weights is not None:
         raise UsageError("--init brings the backbone's weights along; leave out --weights")
     spec = start.spec if start is not None else None
+    if spec is not None and spec.takes_vectors:
+        raise InputError(f"{options.model.init} takes cached vectors; go on with --arch vectors")
     keep_aspect = options.images.keep_aspect or (spec is not None and spec.keep_aspect)
     resized = options.images.image_size is not None or keep_aspect
     projection = options.model.projection or (spec.projection if spec else "linear")
@@ -110,11 +73,6 @@ def build_model(
     return model
 
 
-def augmentation(options: TrainingOptions, spec: ModelSpec) -> str:
-    """Return the text of the augmentation of the training images."""
-    return options.images.augment or ("whole" if spec.keep_aspect else "crop")
-
-
 def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | None) -> None:
     """Raise UsageError if --augment whole meets batch norm or a loss on feature maps.
 
@@ -122,7 +80,7 @@ def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | Non
     """
     if model.spec.takes_vectors:
         return
-    text = augmentation(options, model.spec)
+    text = training_data.augmentation(options, model.spec)
     if components.parse("augmentations", text).name != "whole":
         return
     if maps is not None:
@@ -150,20 +108,6 @@ def input_size(options: TrainingOptions) -> int:
     if options.model.init is not None:
         return checkpoint.read(options.model.init).spec.crop
     return backbones.default_size(options.model.arch or DEFAULT_ARCH)
-
-
-def drop_unreadable(
-    options: TrainingOptions, manifest: Manifest, model: Embedder
-) -> tuple[Manifest, list[str]]:
-    """Return the images that can be read, and a reason for each of the others."""
-    strict = options.images.on_bad_image == "error" or model.spec.takes_vectors
-    if strict or options.execution.dry_run:
-        return manifest, []
-    images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
-    rows, reasons = find_readable(images, workers=count_workers(options), batch_size=64)
-    for reason in reasons:
-        logger.warning("left out: %s", reason)
-    return manifest.take(rows).compact(), reasons
 
 
 def class_balanced(options: TrainingOptions, manifest: Manifest) -> ClassBalanced:
@@ -225,59 +169,6 @@ def choose_rates(options: TrainingOptions) -> OptimSettings:
     )
 
 
-def validation(
-    options: TrainingOptions, model: Embedder, device: torch.device
-) -> Validation | None:
-    """Return the data that decide which weights are kept, None without --val."""
-    if options.validation.val is None:
-        return None
-    # an unknown metric is refused now, not after the first epoch
-    score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[options.validation.select])
-    texts, of_vectors = options.validation.val, model.spec.takes_vectors
-    manifest = open_data(texts, need_split=True, of_vectors=of_vectors)
-    manifest, _ = drop_unreadable(options, keep_labelled(manifest, texts, "validation"), model)
-    source = sources.open_test(manifest, model.spec, cache=options.images.cache == "ram")
-    if isinstance(source, Vectors):
-        heads.check_input(model.spec, source.stored, head="the head")
-    logger.info("validation: %s", manifest.summary())
-    return Validation(
-        source=source,
-        select=options.validation.select,
-        batch_size=options.batches.batch_size,
-        precision=devices.precision(
-            options.execution.precision, device, training=False, of_head=model.spec.takes_vectors
-        ),
-    )
-
-
-def open_training(
-    options: TrainingOptions,
-    model: Embedder,
-    manifest: Manifest,
-    columns: Sequence[str],
-    *,
-    seed: int | None = None,
-    views: int | None = None,
-) -> BatchSource:
-    """Open the list as a model in training sees it: images augmented, vectors as they are.
-
-    Batches carry `columns`. `seed`, of the run unless it is named, and `views` decide which
-    augmentations an image has.
-    """
-    if model.spec.takes_vectors:
-        return Vectors(manifest, columns=columns)
-    text = augmentation(options, model.spec)
-    return Images(
-        manifest,
-        model.spec,
-        components.load("augmentations", text, size=model.spec.crop),
-        seed=options.execution.seed if seed is None else seed,
-        cache=options.images.cache == "ram",
-        views=views,
-        columns=columns,
-    )
-
-
 def is_pretrained(options: TrainingOptions) -> bool:
     """Return whether the backbone has learned before."""
     return options.model.weights is not None or options.model.init is not None
@@ -301,13 +192,6 @@ def report(command: str, plan: TrainingPlan) -> None:
     )
 
 
-def count_workers(options: TrainingOptions) -> int:
-    """Return the number of loading processes; cached vectors need none."""
-    if options.execution.workers is not None:
-        return options.execution.workers
-    return 0 if heads.learns_head(options.model) else default_workers()
-
-
 def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:
     """Return how the run is carried out."""
     return ExecutionOptions(
@@ -316,6 +200,6 @@ def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:
         allow_nonidentical=options.execution.allow_nonidentical,
         save_every=options.execution.save_every,
         log=options.execution.log,
-        workers=count_workers(options),
+        workers=training_data.count_workers(options),
         device=device,
     )

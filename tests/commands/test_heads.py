@@ -296,6 +296,8 @@ def test_a_head_goes_on_from_a_head(tmp_path: Path, head: Path, data: Path, call
     assert left.spec == right.spec
     assert all(torch.equal(left.state[key], right.state[key]) for key in left.state)
     call("train", f"{data}:all", "--init", head, "-o", out, "--augment", "crop", status=2)
+    words = ("train", "digits:train", "--init", head, "-o", out, "--arch", "test_resnet")
+    assert "takes cached vectors" in call(*words, "--limit", 50, status=5).output
 
 
 def damaged(path: Path) -> Path:

@@ -1,0 +1,134 @@
+"""The data of a run that learns: its list, batches of it, and what is held out."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mltool import components
+from mltool.commands import heads
+from mltool.commands.training_options import TrainingOptions
+from mltool.datasets import open_data
+from mltool.engine import device as devices
+from mltool.engine import sources
+from mltool.engine.data import BatchSource, Images, plain_view
+from mltool.engine.extract import find_readable
+from mltool.engine.loading import default_workers
+from mltool.engine.training import Validation
+from mltool.engine.vectors import Vectors
+from mltool.errors import InputError
+from mltool.files.manifest import Manifest
+from mltool.models.embedder import Embedder
+from mltool.models.spec import ModelSpec
+from mltool.retrieval.scoring import score
+
+logger = logging.getLogger(__name__)
+
+
+def read_list(options: TrainingOptions) -> Manifest:
+    """Return the list of images or vectors, its rows selected."""
+    return open_data(
+        options.data,
+        split=options.lists.split,
+        classes=options.lists.classes,
+        limit=options.lists.limit,
+        labels=options.lists.labels,
+        pairs=options.tuples.pairs,
+        root=options.lists.root,
+        need_split=True,
+        of_vectors=heads.learns_head(options.model),
+    )
+
+
+def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
+    """Return the images of lists `texts` with a label. Raises InputError if there are none."""
+    known = manifest.labels >= 0
+    if not known.any():
+        raise InputError(
+            f"{' '.join(texts)}: no image has a label, but {command} needs classes; add a column "
+            "`label`, put each class into a folder of its own, or take them from a list with "
+            "--labels"
+        )
+    if not known.all():
+        logger.warning("%d images without a label are left out", int((~known).sum()))
+    return manifest.take(known).compact()
+
+
+def drop_unreadable(
+    options: TrainingOptions, manifest: Manifest, model: Embedder
+) -> tuple[Manifest, list[str]]:
+    """Return the images that can be read, and a reason for each of the others."""
+    strict = options.images.on_bad_image == "error" or model.spec.takes_vectors
+    if strict or options.execution.dry_run:
+        return manifest, []
+    images = Images(manifest, model.spec, plain_view(model.spec), seed=0, skip_bad=True)
+    rows, reasons = find_readable(images, workers=count_workers(options), batch_size=64)
+    for reason in reasons:
+        logger.warning("left out: %s", reason)
+    return manifest.take(rows).compact(), reasons
+
+
+def augmentation(options: TrainingOptions, spec: ModelSpec) -> str:
+    """Return the text of the augmentation of the training images."""
+    return options.images.augment or ("whole" if spec.keep_aspect else "crop")
+
+
+def open_training(
+    options: TrainingOptions,
+    model: Embedder,
+    manifest: Manifest,
+    columns: Sequence[str],
+    *,
+    seed: int | None = None,
+    views: int | None = None,
+) -> BatchSource:
+    """Open the list as a model in training sees it: images augmented, vectors as they are.
+
+    Batches carry `columns`. `seed`, of the run unless it is named, and `views` decide which
+    augmentations an image has.
+    """
+    if model.spec.takes_vectors:
+        return Vectors(manifest, columns=columns)
+    text = augmentation(options, model.spec)
+    return Images(
+        manifest,
+        model.spec,
+        components.load("augmentations", text, size=model.spec.crop),
+        seed=options.execution.seed if seed is None else seed,
+        cache=options.images.cache == "ram",
+        views=views,
+        columns=columns,
+    )
+
+
+def open_validation(
+    options: TrainingOptions, model: Embedder, device: torch.device
+) -> Validation | None:
+    """Return the data that decide which weights are kept, None without --val."""
+    if options.validation.val is None:
+        return None
+    # an unknown metric is refused now, not after the first epoch
+    score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[options.validation.select])
+    texts, of_vectors = options.validation.val, model.spec.takes_vectors
+    manifest = open_data(texts, need_split=True, of_vectors=of_vectors)
+    manifest, _ = drop_unreadable(options, keep_labelled(manifest, texts, "validation"), model)
+    source = sources.open_test(manifest, model.spec, cache=options.images.cache == "ram")
+    if isinstance(source, Vectors):
+        heads.check_input(model.spec, source.stored, head="the head")
+    logger.info("validation: %s", manifest.summary())
+    return Validation(
+        source=source,
+        select=options.validation.select,
+        batch_size=options.batches.batch_size,
+        precision=devices.precision(
+            options.execution.precision, device, training=False, of_head=model.spec.takes_vectors
+        ),
+    )
+
+
+def count_workers(options: TrainingOptions) -> int:
+    """Return the number of loading processes; cached vectors need none."""
+    if options.execution.workers is not None:
+        return options.execution.workers
+    return 0 if heads.learns_head(options.model) else default_workers()
