@@ -69,7 +69,7 @@ def choose_additions(options: ObjectiveOptions, *, epoch_steps: int) -> Addition
 
 
 def record_additions(options: ObjectiveOptions, *, epoch_steps: int) -> dict[str, object]:
-    """Return what a record says of them, with all their settings."""
+    """Return what a record says of what was left open in them, and components in full."""
     additions = choose_additions(options, epoch_steps=epoch_steps)
     settings: dict[str, object] = {}
     if additions.miner is not None:

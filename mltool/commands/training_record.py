@@ -86,6 +86,7 @@ def _settings(
     """Return the recorded options, those that were left open as they were resolved."""
     settings = recorded(
         options.model,
+        options.objective,
         options.lists,
         options.batches,
         options.tuples,

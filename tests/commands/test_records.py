@@ -13,13 +13,15 @@ from mltool.commands import info, train
 from mltool.engine.objectives.objective import Objective
 from mltool.errors import InputError, Interrupted
 from mltool.files import history
-from mltool.options.batches import BatchOptions
+from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.group import Rule
 from mltool.options.images import ImageOptions
 from mltool.options.lists import ListOptions
 from mltool.options.model import ModelOptions
+from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions
+from mltool.options.validation import ValidationOptions
 
 # an option that a later version has
 Smoothing = Annotated[float, Rule(neutral=0.0)]
@@ -33,18 +35,39 @@ Wider = dataclasses.make_dataclass(
 SHORT = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
 
 
-def learn(output: Path, optimisation: OptimisationOptions) -> bytes:
-    train.run(
-        ["digits:train"],
-        str(output),
-        model=ModelOptions(arch="test_resnet", dim=8),
-        images=ImageOptions(image_size=16, resize=16),
-        lists=ListOptions(limit=120),
-        batches=BatchOptions(batch_size=20),
-        optimisation=optimisation,
-        execution=RunOptions(device="cpu", threads=1, workers=0, resume=True),
-    )
+GROUPS = {
+    "model": ModelOptions(arch="test_resnet", dim=8),
+    "objective": ObjectiveOptions(),
+    "images": ImageOptions(image_size=16, resize=16),
+    "lists": ListOptions(limit=120),
+    "batches": BatchOptions(batch_size=20),
+    "tuples": TupleOptions(),
+    "validation": ValidationOptions(),
+    "execution": RunOptions(device="cpu", threads=1, workers=0, resume=True),
+}
+
+
+def learn(output: Path, optimisation: OptimisationOptions, **groups: object) -> bytes:
+    train.run(["digits:train"], str(output), optimisation=optimisation, **GROUPS | groups)
     return output.read_bytes()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_new_option_of_any_group_is_recorded(tmp_path: Path, name: str) -> None:
+    group = GROUPS[name]
+    wider = dataclasses.make_dataclass(
+        "Wider",
+        [("smoothing", Smoothing, dataclasses.field(default=0.0))],
+        bases=(type(group),),
+        frozen=True,
+        kw_only=True,
+    )
+    for smoothing, expected in ((0.1, {"smoothing": 0.1}), (0.0, {})):
+        values = vars(group) | {"smoothing": smoothing}
+        path = tmp_path / f"{smoothing}"
+        learn(path, OptimisationOptions(epochs=0), **{name: wider(**values)})
+        settings = history.read(path)[-1]["settings"]
+        assert {k: v for k, v in settings.items() if k == "smoothing"} == expected
 
 
 def test_a_new_option_changes_no_file_and_orphans_no_partial(
