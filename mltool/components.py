@@ -9,7 +9,7 @@ top of the file are declarations (`Declared`); other constants begin with an und
 
 Signatures, declarations and docstrings are read with `ast`, so listing, checking and completing
 import nothing. `parse` turns a text into a `Choice` once; everything behind the command line reads
-that. A component may also be a file of one's own: `--loss ./my_loss.py:alpha=2`.
+that. A component may also be a file of the user: `--loss ./my_loss.py:alpha=2`.
 """
 
 import ast
@@ -115,10 +115,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Choice:
-    """A component with all its settings, as chosen on the command line.
+    """A component with all its settings, as named on the command line.
 
-    `weight` is what a term counts in its sum. `path` is the file of a component of one's own, and
-    `digest` that of its bytes. `alias` is the short form under which it was chosen, if any.
+    `weight` is what a term counts in its sum. `path` is the file of a component of the user, and
+    `digest` that of its bytes. `alias` is the short form that named it, if one did.
     """
 
     family: str
@@ -146,7 +146,7 @@ class Choice:
     def text(self) -> str:
         """The canonical text, for records: all settings but those that do nothing."""
         neutral = {setting.name: setting.neutral for setting in self.component.settings}
-        items = [f"{k}={written(v)}" for k, v in self.settings if v not in neutral[k]]
+        items = [f"{k}={write_value(v)}" for k, v in self.settings if v not in neutral[k]]
         items += [f"weight={self.weight:g}"] if self.weight != 1.0 else []
         return f"{self.title}:{','.join(items)}" if items else self.title
 
@@ -167,14 +167,17 @@ def names(family: str) -> list[str]:
 def complete(text: str, *families: str) -> list[tuple[str, str]]:
     """Return how the beginning of a component's text may go on, and what that is."""
     name, colon, settings = text.partition(":")
-    found = [describe(family, each) for family in families for each in names(family)]
+    members = [describe(family, each) for family in families for each in names(family)]
     if not colon:
-        return [(each.name, each.summary) for each in found if each.name.startswith(name)]
+        return [(each.name, each.summary) for each in members if each.name.startswith(name)]
     before, comma, last = settings.rpartition(",")
     begun = f"{name}:{before}{comma}"
     return [
-        (f"{begun}{setting.name}=", f"{describe_type(setting.type)}, {written(setting.default)}")
-        for each in found
+        (
+            f"{begun}{setting.name}=",
+            f"{describe_type(setting.type)}, {write_value(setting.default)}",
+        )
+        for each in members
         for setting in each.settings
         if each.name == name and setting.name.startswith(last)
     ]
@@ -209,7 +212,7 @@ def parse(family: str, text: str) -> Choice:
     """
     name, _, rest = text.partition(":")
     component = describe(family, name)
-    known = {setting.name: setting for setting in component.settings}
+    settings = {setting.name: setting for setting in component.settings}
     values = {setting.name: setting.default for setting in component.settings}
     weight = 1.0
     for item in filter(None, rest.split(",")):
@@ -218,11 +221,11 @@ def parse(family: str, text: str) -> Choice:
         if key == "weight" and family in WEIGHTED:
             weight = _weight(text, value)
             continue
-        if key not in known:
-            raise _unknown("setting", key, list(known), f"{family} {component.name}")
+        if key not in settings:
+            raise _unknown("setting", key, list(settings), f"{family} {component.name}")
         if not equals:
             raise UsageError(f"{component.name}: setting {key!r} needs a value, as in {key}=...")
-        values[key] = _convert(component, known[key], value.strip())
+        values[key] = _convert(component, settings[key], value.strip())
     choice = Choice(family, component.name, tuple(values.items()), weight)
     if component.path.parent == ROOT / family:
         return choice
@@ -230,45 +233,45 @@ def parse(family: str, text: str) -> Choice:
     return dataclasses.replace(choice, path=str(component.path), digest=digest)
 
 
-def load(family: str, chosen: str | Choice, **context: object) -> Callable:
+def load(family: str, selection: str | Choice, **context: object) -> Callable:
     """Import a component and bind its settings.
 
     A function comes back with its settings bound (call it with its positional arguments); a class
     comes back as an instance. Of `context` a component gets what it asks for by name. Raises
     UsageError for a text that `parse` refuses and for context that is missing.
     """
-    choice = parse(family, chosen) if isinstance(chosen, str) else chosen
+    choice = parse(family, selection) if isinstance(selection, str) else selection
     component = choice.component
     missing = [key for key in component.context if key not in context]
     if missing:
         raise UsageError(f"{component.name} needs {', '.join(missing)}, not known for this command")
     arguments = dict(choice.settings) | {key: context[key] for key in component.context}
-    target = getattr(_module(choice), component.symbol)
+    target = getattr(_import_module(choice), component.symbol)
     return target(**arguments) if component.is_class else functools.partial(target, **arguments)
 
 
-def suggest(word: str, known: list[str]) -> str:
-    """Return `; did you mean X?` when a known word is near, else an empty string."""
-    near = difflib.get_close_matches(word, known, n=1)
+def suggest(word: str, words: list[str]) -> str:
+    """Return `; did you mean X?` when one of the words is near, else an empty string."""
+    near = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def written(value: Value) -> str:
+def write_value(value: Value) -> str:
     """Return the value of a setting as it is written in the shell."""
     if isinstance(value, tuple):
         return "+".join(f"{v:g}" for v in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _module(choice: Choice) -> ModuleType:
+def _import_module(choice: Choice) -> ModuleType:
     if not choice.path:
         return importlib.import_module(f"mltool.{choice.family}.{choice.name.replace('-', '_')}")
     stem = Path(choice.path).stem
-    found = importlib.util.spec_from_file_location(f"mltool_{choice.family}_{stem}", choice.path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location(f"mltool_{choice.family}_{stem}", choice.path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -289,18 +292,20 @@ def _read(family: str, path: Path, changed: int) -> Component:
         summary=" ".join(text[0].split()),
         formula=" ".join(text[1].split()) if len(text) > 1 else "",
         paper=(ast.get_docstring(module) or "").split("\n")[0],
-        settings=tuple(_setting(arg, default) for arg, default in keywords if default is not None),
+        settings=tuple(
+            _read_setting(arg, default) for arg, default in keywords if default is not None
+        ),
         context=tuple(arg.arg for arg, default in keywords if default is None),
-        declared=_declared(module, path),
+        declared=_read_declarations(module, path),
         is_class=isinstance(node, ast.ClassDef),
         symbol=node.name,
         path=path,
     )
 
 
-def _declared(module: ast.Module, path: Path) -> Declared:
+def _read_declarations(module: ast.Module, path: Path) -> Declared:
     """Read the upper-case names of a component file. Raises UsageError for an unknown one."""
-    known = [each.name.upper() for each in dataclasses.fields(Declared)]
+    declarable = [each.name.upper() for each in dataclasses.fields(Declared)]
     values: dict[str, object] = {}
     for node in module.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
@@ -309,19 +314,19 @@ def _declared(module: ast.Module, path: Path) -> Declared:
             name = target.id if isinstance(target, ast.Name) else ""
             if name.startswith("_") or not name.isupper():
                 continue
-            if name not in known:
+            if name not in declarable:
                 raise UsageError(
-                    f"{path}: {name} declares nothing{suggest(name, known)} (there are: "
-                    f"{', '.join(known)}; other constants begin with an underscore)"
+                    f"{path}: {name} declares nothing{suggest(name, declarable)} (there are: "
+                    f"{', '.join(declarable)}; other constants begin with an underscore)"
                 )
             value = ast.literal_eval(node.value)
             values[name.lower()] = frozenset(value) if isinstance(value, set) else value
     return Declared(**values)  # type: ignore[arg-type]
 
 
-def _unknown(kind: str, word: str, known: list[str], where: str) -> UsageError:
-    choices = ", ".join(known) if known else "none"
-    return UsageError(f"no {kind} {word!r} in {where}{suggest(word, known)} (there are: {choices})")
+def _unknown(kind: str, word: str, words: list[str], where: str) -> UsageError:
+    choices = ", ".join(words) if words else "none"
+    return UsageError(f"no {kind} {word!r} in {where}{suggest(word, words)} (there are: {choices})")
 
 
 def _public_definition(module: ast.Module, path: Path) -> ast.FunctionDef | ast.ClassDef:
@@ -342,7 +347,7 @@ def _initializer(node: ast.ClassDef) -> ast.FunctionDef:
     return empty
 
 
-def _setting(arg: ast.arg, default: ast.expr) -> Setting:
+def _read_setting(arg: ast.arg, default: ast.expr) -> Setting:
     annotation, neutral = arg.annotation, ()
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         assert isinstance(annotation.slice, ast.Tuple)

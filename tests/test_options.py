@@ -15,9 +15,9 @@ from mltool.options.group import (
     Rule,
     check_rules,
     is_neutral,
+    list_recorded,
     list_unwritten,
     number,
-    recorded,
     rules_of,
 )
 from mltool.options.images import ImageOptions
@@ -73,10 +73,12 @@ def test_what_changes_no_result_is_not_recorded(group: type) -> None:
 
 
 def test_a_neutral_value_is_not_recorded() -> None:
-    assert "keep_aspect" not in recorded(ImageOptions())
-    assert recorded(ImageOptions(keep_aspect=True))["keep_aspect"] is True
-    assert recorded(OptimisationOptions())["freeze_bn"] is False  # a default that does something
-    assert recorded(RunOptions()).keys() == {"precision", "deterministic", "seed"}
+    assert "keep_aspect" not in list_recorded(ImageOptions())
+    assert list_recorded(ImageOptions(keep_aspect=True))["keep_aspect"] is True
+    assert (
+        list_recorded(OptimisationOptions())["freeze_bn"] is False
+    )  # a default that does something
+    assert list_recorded(RunOptions()).keys() == {"precision", "deterministic", "seed"}
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
@@ -107,7 +109,7 @@ class Group:
 
     one: Annotated[int, Rule(neutral=0)] = 0
     two: Annotated[int | None, Rule(needs="one", because="so it is")] = None
-    three: Annotated[bool, Rule(excludes=("one",))] = False
+    three: Annotated[bool, Rule(excludes=("one",), because="takes its place")] = False
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -118,7 +120,7 @@ def test_what_an_option_needs_and_excludes() -> None:
     assert Group(three=True).three
     with pytest.raises(UsageError, match="--two needs --one: so it is"):
         Group(two=2)
-    with pytest.raises(UsageError, match="--three and --one exclude each other"):
+    with pytest.raises(UsageError, match="--three takes its place; leave out --one"):
         Group(one=1, three=True)
 
 

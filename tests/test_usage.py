@@ -91,8 +91,8 @@ LONG = {
     f"{DISTILL} --loss contrastive --mixup input": "with --symmetric they are the student's",
     f"{DISTILL} --loss contrastive --miner angular": "say --symmetric",
     "evaluate a.h5 --ground-truth g.pkl": "needs --protocol",
-    "evaluate a.h5 --protocol revisited": "gnd_roxford5k.pkl",
-    "evaluate a.h5 --protocol revisited --ground-truth g.pkl --run r": "exclude each other",
+    "evaluate a.h5 --protocol revisited": "--protocol needs --ground-truth",
+    "evaluate a.h5 --protocol revisited --ground-truth g.pkl --run r": "leave out --run",
 }
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -44,7 +44,7 @@ from mltool.models.features import FeatureHooks
 from mltool.options import rules
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.choices import parse_losses
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 from mltool.options.images import ImageOptions
 from mltool.options.lists import ListOptions
 from mltool.options.model import ModelOptions
@@ -195,13 +195,13 @@ def _check_views(teaching: TeacherOptions, teacher: CachedTeacher, model: Embedd
             f"{teaching.teacher} holds {teacher.views} views of each image, so --views "
             f"{teaching.views} would show some twice; embed more of them, or lower --views"
         )
-    own = json.loads(model.spec.preprocess)
-    differing = [key for key in PIXELS if own.get(key) != teacher.preprocess.get(key)]
+    student = json.loads(model.spec.preprocess)
+    differing = [key for key in PIXELS if student.get(key) != teacher.preprocess.get(key)]
     if differing:
         seen = ", ".join(f"{key} {teacher.preprocess.get(key)}" for key in differing)
         raise UsageError(
             f"{teaching.teacher} was embedded with {seen}, but the student has "
-            f"{', '.join(str(own.get(key)) for key in differing)}; choose the same --image-size "
+            f"{', '.join(str(student.get(k)) for k in differing)}; choose the same --image-size "
             "and --resize in both, so that student and teacher see the same pixels"
         )
 
@@ -213,7 +213,7 @@ def _sampler(
     manifest: Manifest,
     device: torch.device,
 ) -> Sampler:
-    """Tuples, neighbourhoods, P x K where classes count, else random batches; with all views."""
+    """Build tuples, neighbourhoods, P x K where classes count, else random batches."""
     ranks = distributed.world()
     total = options.batches.batch_size * ranks
     if options.mining is not None:
@@ -224,18 +224,13 @@ def _sampler(
             f"a batch (-b) of {total} images does not hold --views {teaching.views} of one for "
             f"each of {ranks} processes; raise --batch-size or lower --views"
         )
+    sampler: Sampler
     if teaching.neighbors is not None:
         assert isinstance(teacher, CachedTeacher)
-        known = str(device) if device.type == "cuda" else "cpu"  # a search knows no other
-        resources = Resources(device=known, threads=options.execution.threads)
-        sampler: Sampler = Neighborhoods(
-            len(manifest),
-            partial(nearest_rows, teacher, manifest, k=teaching.neighbors - 1, resources=resources),
-            each=teaching.neighbors,
-            size=single,
-            seed=options.execution.seed,
-            processes=ranks,
-        )
+        search_device = str(device) if device.type == "cuda" else "cpu"  # a search knows no other
+        resources = Resources(device=search_device, threads=options.execution.threads)
+        search = partial(nearest_rows, teacher, manifest, resources=resources)
+        sampler = _neighborhood_sampler(options, teaching.neighbors, search, manifest, size=single)
     elif (
         teacher_student.needs_labels(options, teaching)
         or options.batches.classes_per_batch
@@ -251,6 +246,24 @@ def _sampler(
     else:
         sampler = Shuffled(len(manifest), size=single, seed=options.execution.seed, processes=ranks)
     return Views(sampler, teaching.views) if teaching.views > 1 else sampler
+
+
+def _neighborhood_sampler(
+    options: TrainingOptions,
+    neighbors: int,
+    search: Callable[..., np.ndarray],
+    manifest: Manifest,
+    *,
+    size: int,
+) -> Neighborhoods:
+    return Neighborhoods(
+        len(manifest),
+        partial(search, k=neighbors - 1),
+        each=neighbors,
+        size=size,
+        seed=options.execution.seed,
+        processes=distributed.world(),
+    )
 
 
 def _tuple_sampler(
@@ -272,11 +285,11 @@ def _tuple_sampler(
 def nearest_rows(
     teacher: CachedTeacher, manifest: Manifest, *, k: int, resources: Resources
 ) -> np.ndarray:
-    """The rows [N, k] of the images nearest to each one, as the teacher sees them."""
+    """Return rows [N, k] of the images nearest to each one, by the teacher's vectors."""
     logger.info("looking for the %d nearest images of each of %d", k, len(manifest))
     vectors = cast(np.ndarray, teacher.map_vectors())
-    found = Embeddings(manifest.names, vectors, metric=teacher.metric)
-    return nearest(found, None, k=k, keep_self=False, resources=resources).rows
+    embeddings = Embeddings(manifest.names, vectors, metric=teacher.metric)
+    return nearest(embeddings, None, k=k, keep_self=False, resources=resources).rows
 
 
 def _objective(
@@ -321,7 +334,7 @@ def _history(
     sampler: Sampler,
     precision: str,
 ) -> history.History:
-    settings = recorded(teaching) | {"normalize": model.spec.normalize, "precision": precision}
+    settings = list_recorded(teaching) | {"normalize": model.spec.normalize, "precision": precision}
     if depth := rules.count_stages(teaching, options.losses):
         settings["stages"] = depth
     settings |= record_additions(options.objective, epoch_steps=sampler.steps)

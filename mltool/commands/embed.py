@@ -29,7 +29,7 @@ from mltool.models.source import Source, open_model
 from mltool.models.spec import ModelSpec
 from mltool.options import rules
 from mltool.options.embedding import EmbedOptions
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 from mltool.options.heads import refuse_embed_options
 from mltool.options.lists import ListOptions
 from mltool.options.model import SourceOptions
@@ -87,7 +87,7 @@ def run(
     if of_vectors:
         refuse_embed_options(options, source)
     manifest = _read_list(data, lists, options.shard, of_vectors=of_vectors)
-    opened = _open_model(call)
+    opened = open_by_options(model, source, seed=execution.seed)
     precision = devices.precision(execution.precision, device, training=False, of_head=of_vectors)
     dim = _dim(opened.model, penultimate=options.penultimate)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
@@ -121,15 +121,16 @@ def _read_list(data: list[str], lists: ListOptions, shard: str, *, of_vectors: b
     return manifest.take(np.arange(edges[number], edges[number + 1]))
 
 
-def _open_model(call: _Call) -> Source:
+def open_by_options(model: str, source: SourceOptions, *, seed: int) -> Source:
+    """Open the model that a text names, as the options say. Raises UsageError, InputError."""
     return open_model(
-        call.model,
-        weights=call.source.weights,
-        pooling=call.source.pooling,
-        image_size=call.source.image_size,
-        resize=call.source.resize,
-        seed=call.execution.seed,
-        keep_aspect=call.source.keep_aspect,
+        model,
+        weights=source.weights,
+        pooling=source.pooling,
+        image_size=source.image_size,
+        resize=source.resize,
+        seed=seed,
+        keep_aspect=source.keep_aspect,
     )
 
 
@@ -138,48 +139,75 @@ def _write(
 ) -> int:
     """Write the file; return how many images were skipped."""
     model: nn.Module = Penultimate(opened.model) if call.options.penultimate else opened.model
-    model = model.to(device).to(memory_format=torch.channels_last)
-    spec = opened.model.spec
     steps = _history(call, manifest, opened, precision)
     logger.debug("settings: %s", steps[-1]["settings"])
-    if call.options.resume and _made_by(call.output, steps):
+    if call.options.resume and _is_made_by(call.output, steps):
         logger.info("%s is finished already", call.output)
-        if _made_by(call.output + PARTIAL, steps):
+        if _is_made_by(call.output + PARTIAL, steps):
             discard(call.output)  # killed between the last two steps of finishing
         return 0
     source = _open_source(call, manifest, opened)
-    writer = EmbeddingsWriter(
+    with _open_writer(call, manifest, opened, source, steps) as writer:
+        how = Extraction(
+            batch_size=max(1, call.execution.batch_size // call.options.views),
+            workers=_count_workers(call.execution, of_vectors=opened.model.spec.takes_vectors),
+            device=device,
+            precision=precision,
+        )
+        model = model.to(device).to(memory_format=torch.channels_last)
+        _fill(writer, model, source, how, views=call.options.views)
+        skipped = int(writer.skip_mask().sum())
+        digest = writer.finish()
+    logger.info(
+        "wrote %s: %d images (digest %s)", call.output, len(manifest) - skipped, digest[:12]
+    )
+    return skipped
+
+
+def _open_writer(
+    call: _Call,
+    manifest: Manifest,
+    opened: Source,
+    source: Images | Vectors,
+    steps: history.History,
+) -> EmbeddingsWriter:
+    """Open the file to write, with all that is known before the first vector."""
+    spec, options = opened.model.spec, call.options
+    return EmbeddingsWriter(
         call.output,
         names=manifest.names,
-        dim=call.options.views * _dim(opened.model, penultimate=call.options.penultimate),
-        dtype=call.options.dtype,
+        dim=options.views * _dim(opened.model, penultimate=options.penultimate),
+        dtype=options.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
         columns=_columns(manifest, call.output, of_vectors=spec.takes_vectors),
         metric=spec.metric,
-        normalized=spec.normalize
-        and not call.options.penultimate
-        and call.options.dtype == "float32",
-        space=f"{opened.space}/penultimate" if call.options.penultimate else opened.space,
-        teacher_space="" if call.options.penultimate else spec.teacher_space,
-        views=call.options.views,
-        preprocess=_preprocess(call, source, spec),
+        normalized=spec.normalize and not options.penultimate and options.dtype == "float32",
+        space=f"{opened.space}/penultimate" if options.penultimate else opened.space,
+        teacher_space="" if options.penultimate else spec.teacher_space,
+        views=options.views,
+        preprocess=_preprocess(options, source, spec, seed=call.execution.seed),
         root=manifest.root,
         history=steps,
-        resume=call.options.resume,
+        resume=options.resume,
     )
-    total = len(manifest)
-    with writer, watch() as stop, Progress("embed", total, start=writer.rows_done) as bar:
+
+
+def _fill(
+    writer: EmbeddingsWriter,
+    model: nn.Module,
+    source: Images | Vectors,
+    how: Extraction,
+    *,
+    views: int,
+) -> None:
+    """Embed the rows that the file lacks. Raises Interrupted when a signal came."""
+    total = len(source.manifest)
+    with watch() as stop, Progress("embed", total, start=writer.rows_done) as bar:
         if writer.rows_done:
             logger.info("going on after %d of %d images", writer.rows_done, total)
-        how = Extraction(
-            batch_size=max(1, call.execution.batch_size // call.options.views),
-            workers=_count_workers(call.execution, of_vectors=spec.takes_vectors),
-            device=device,
-            precision=precision,
-        )
         rows = range(writer.rows_done, total)
-        for block in embed_blocks(model, source, rows, how, views=call.options.views):
+        for block in embed_blocks(model, source, rows, how, views=views):
             for reason in block.failures:
                 logger.warning("left out: %s", reason)
             writer.append(block.vectors, valid=block.kept)
@@ -189,10 +217,6 @@ def _write(
                     f"stopped by a signal after {writer.rows_done} of {total} images; "
                     f"go on with --resume"
                 )
-        skipped = int(writer.skip_mask().sum())
-        digest = writer.finish()
-    logger.info("wrote %s: %d images (digest %s)", call.output, total - skipped, digest[:12])
-    return skipped
 
 
 def _open_source(call: _Call, manifest: Manifest, opened: Source) -> Images | Vectors:
@@ -232,22 +256,24 @@ def _view(options: EmbedOptions, spec: ModelSpec) -> Augmentation:
     return components.load("augmentations", options.augment, size=spec.crop)
 
 
-def _preprocess(call: _Call, source: Images | Vectors, spec: ModelSpec) -> str:
+def _preprocess(
+    options: EmbedOptions, source: Images | Vectors, spec: ModelSpec, *, seed: int
+) -> str:
     """Return what was done to the pixels; of several views also what a student must do."""
     if isinstance(source, Vectors):
         return source.stored.preprocess
-    if call.options.views == 1:
+    if options.views == 1:
         return spec.preprocess
-    augment = components.parse("augmentations", call.options.augment).text
-    views = {"augment": augment, "seed": call.execution.seed}
+    augment = components.parse("augmentations", options.augment).text
+    views = {"augment": augment, "seed": seed}
     return canonical_json.to_json(json.loads(spec.preprocess) | views)
 
 
-def _made_by(path: str, steps: history.History) -> bool:
+def _is_made_by(path: str, steps: history.History) -> bool:
     if not Path(path).is_file():
         return False
-    found = history.read(path)
-    return bool(found) and canonical_json.digest(found[-1]) == canonical_json.digest(steps[-1])
+    present = history.read(path)
+    return bool(present) and canonical_json.digest(present[-1]) == canonical_json.digest(steps[-1])
 
 
 def _dim(model: Embedder, *, penultimate: bool) -> int:
@@ -267,7 +293,7 @@ def _history(call: _Call, manifest: Manifest, source: Source, precision: str) ->
         inputs = [*source.inputs, *history.list_inputs("data", call.data, digest)]
     if call.lists.labels:
         inputs += history.list_inputs("--labels", [call.lists.labels], digest)
-    options = recorded(call.options, call.lists)
+    options = list_recorded(call.options, call.lists)
     views: dict[str, object] = {}
     if call.options.views > 1:
         augment = components.parse("augmentations", call.options.augment).text

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from mltool.commands import heads
+from mltool.commands.embed import open_by_options
 from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine.data import Images, plain_view
@@ -16,7 +17,7 @@ from mltool.errors import UsageError
 from mltool.files import history
 from mltool.files.embeddings import Embeddings
 from mltool.files.manifest import Manifest
-from mltool.models.source import Source, open_model
+from mltool.models.source import Source
 from mltool.options.model import SourceOptions
 from mltool.options.run import InferenceOptions
 
@@ -30,7 +31,7 @@ class Queries:
     settings: dict[str, object]
     vectors: Callable[[], np.ndarray]  # decodes and embeds
 
-    def embedded(self) -> Embeddings:
+    def embed(self) -> Embeddings:
         """Return the embeddings of the images. Raises InputError for one that cannot be read."""
         return replace(self.declared, vectors=self.vectors())
 
@@ -56,15 +57,7 @@ def open_images(
     device = devices.choose(execution.device)
     devices.set_threads(execution.threads)
     manifest = open_data(texts, root=root)
-    opened = open_model(
-        model,
-        weights=source.weights,
-        pooling=source.pooling,
-        image_size=source.image_size,
-        resize=source.resize,
-        keep_aspect=source.keep_aspect,
-        seed=execution.seed,
-    )
+    opened = open_by_options(model, source, seed=execution.seed)
     spec = opened.model.spec
     precision = devices.precision(execution.precision, device, training=False)
     workers = default_workers() if execution.workers is None else execution.workers
@@ -77,13 +70,13 @@ def open_images(
     images = Images(manifest, spec, plain_view(spec), seed=0)
     vectors = partial(embed_rows, opened.model.to(device), images, how)
     digest = manifest.digest()
-    given = tuple((_as_option(option), path, of) for option, path, of in opened.inputs)
-    inputs = (*history.list_inputs("queries", texts, digest), *given)
+    of_model = tuple((_as_option(option), path, of) for option, path, of in opened.inputs)
+    inputs = (*history.list_inputs("queries", texts, digest), *of_model)
     settings = {"batch_size": execution.batch_size, "precision": precision, **opened.settings}
-    return Queries(_declared(manifest, opened, digest), inputs, settings, vectors)
+    return Queries(_describe(manifest, opened, digest), inputs, settings, vectors)
 
 
-def _declared(manifest: Manifest, source: Source, digest: str) -> Embeddings:
+def _describe(manifest: Manifest, source: Source, digest: str) -> Embeddings:
     spec = source.model.spec
     return Embeddings(
         manifest.names,

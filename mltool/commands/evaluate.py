@@ -5,7 +5,7 @@ from mltool.exact.knn import Resources
 from mltool.files import atomic, canonical_json, hits, landmarks, shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History, digest_of_file, extend, record, write_sidecar
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 from mltool.options.retrieval import EvaluateOptions, ResourceOptions
 from mltool.options.run import parse_size
 from mltool.retrieval import revisited, tables
@@ -139,7 +139,7 @@ def _write_run(
 def _record(
     options: EvaluateOptions, report: Report, inputs: list[tuple[str, str, str]]
 ) -> dict[str, object]:
-    settings = recorded(options)
+    settings = list_recorded(options)
     if options.ground_truth is not None:
         settings = {"protocol": options.protocol, "any_model": options.any_model}
         further = [("--ground-truth", options.ground_truth)]

@@ -49,7 +49,7 @@ def build(
         check_input(start.spec, stored, head=start.path)
     projection = options.model.projection or (start.spec.projection if start else "linear")
     usual_dim = default_dim or (start.spec.dim if start else DEFAULT_DIM)
-    spec = ModelSpec.for_vectors(
+    spec = ModelSpec.describe_head(
         stored.dim,
         projection=projection,
         dim=options.model.dim or (stored.dim if projection == "none" else usual_dim),

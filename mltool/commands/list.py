@@ -22,14 +22,14 @@ def run(family: str | None = None, *, json: bool = False) -> None:
 def _as_text(component: components.Component) -> str:
     lines = [f"{component.name}: {component.summary}", component.formula]
     if component.settings:
-        lines.append(f"settings: {', '.join(map(_setting, component.settings))}")
+        lines.append(f"settings: {', '.join(map(_describe_setting, component.settings))}")
     lines.append(component.paper)
     return "\n    ".join(line for line in lines if line)
 
 
-def _setting(setting: components.Setting) -> str:
+def _describe_setting(setting: components.Setting) -> str:
     choices = f" ({'|'.join(setting.choices)})" if setting.choices else ""
-    return f"{setting.name}={components.written(setting.default)}{choices}"
+    return f"{setting.name}={components.write_value(setting.default)}{choices}"
 
 
 def _as_json(members: list[components.Component]) -> str:

@@ -28,7 +28,7 @@ from mltool.errors import UsageError
 from mltool.models import stages
 from mltool.models.embedder import Embedder
 from mltool.models.features import FeatureHooks
-from mltool.options.choices import Positives, pairing_of
+from mltool.options.choices import Positives, choose_pairing
 from mltool.options.objective import ObjectiveOptions
 
 
@@ -199,7 +199,7 @@ def _pair_term(
 
 def choose_source(choice: Choice, pairing: Pairing) -> CandidateSource:
     """Return where the candidates of a loss that compares the batch come from."""
-    size, rule = pairing.images_per_tuple, pairing_of(choice, pairing.positives)
+    size, rule = pairing.images_per_tuple, choose_pairing(choice, pairing.positives)
     if pairing.symmetric:
         return BatchTuples(size) if size is not None else DeclaredSides()
     if size is not None:

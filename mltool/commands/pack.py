@@ -6,7 +6,7 @@ from mltool.datasets import open_data
 from mltool.errors import SkippedInputs
 from mltool.files import atomic, history, pack_writer
 from mltool.files.manifest import Manifest
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 from mltool.options.lists import ListOptions
 from mltool.options.packing import PackOptions
 from mltool.processors import usable_cores
@@ -61,7 +61,7 @@ def _history(
     step = history.record(
         "pack",
         inputs=history.list_inputs("data", data, manifest.digest()),
-        settings=recorded(options, lists),
+        settings=list_recorded(options, lists),
         counts={"images": len(manifest)},
     )
     return history.extend(*history.read_all(data), record=step)

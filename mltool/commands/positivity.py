@@ -15,7 +15,7 @@ from mltool.engine import device as devices
 from mltool.engine import sources
 from mltool.engine.data import Batch
 from mltool.engine.loading import default_workers, load
-from mltool.engine.mixed_positivity import as_text, measure
+from mltool.engine.mixed_positivity import Curve, as_text, measure
 from mltool.engine.objectives.mixing import MixedTerm
 from mltool.engine.objectives.pair_loss import PairTerm
 from mltool.engine.samplers import ClassBalanced, choose_sizes
@@ -51,7 +51,24 @@ def run(
         atomic.check_writable(options.output)
     device = devices.choose(options.device)
     devices.set_threads(options.threads)
-    start = checkpoint.read(model)
+    curve = _measure(checkpoint.read(model), data, options, lists, device)
+    if options.output is not None:
+        drawn = {"measured": curve.empirical}
+        if curve.closed_form is not None:
+            drawn["closed form"] = curve.closed_form
+        picture = pictures.draw_lines(curve.share, drawn, across="lambda", up="acts as a positive")
+        atomic.write(options.output, picture)
+    print(json.dumps(asdict(curve)) if options.json else as_text(curve))
+
+
+def _measure(
+    start: Checkpoint,
+    data: list[str],
+    options: PositivityOptions,
+    lists: ListOptions,
+    device: torch.device,
+) -> Curve:
+    """Measure how often mixed examples act as positives for a model and its loss."""
     manifest = open_data(
         data,
         split=lists.split,
@@ -63,7 +80,7 @@ def run(
         of_vectors=start.spec.takes_vectors,
     )
     manifest = keep_labelled(manifest, data, "positivity")
-    loss, level = _chosen(options, start)
+    loss, level = _choose_texts(options, start)
     choice = components.parse("losses", loss)
     term = _term(choice, start, manifest)
     if reason := explain_no_mixup(choice, level, symmetric=True):
@@ -73,8 +90,8 @@ def run(
     network = start.build_model().to(device)
     if mixup.stage is not None:
         stages.check(network.backbone, mixup.stage)
-    miner = _trained_with(start).get("miner")
-    curve = measure(
+    miner = _read_settings(start).get("miner")
+    return measure(
         network,
         _batches(options, start, manifest, device),
         term.to(device),
@@ -83,59 +100,52 @@ def run(
         level=components.parse("mixups", level).text,
         seed=options.seed,
     )
-    if options.output is not None:
-        drawn = {"measured": curve.empirical}
-        if curve.closed_form is not None:
-            drawn["closed form"] = curve.closed_form
-        picture = pictures.draw_lines(curve.share, drawn, across="lambda", up="acts as a positive")
-        atomic.write(options.output, picture)
-    print(json.dumps(asdict(curve)) if options.json else as_text(curve))
 
 
-def _chosen(options: PositivityOptions, found: Checkpoint) -> tuple[str, str]:
+def _choose_texts(options: PositivityOptions, saved: Checkpoint) -> tuple[str, str]:
     """Return (loss, mixup): those asked for, else those that the model was trained with."""
-    trained = _trained_with(found)
+    trained = _read_settings(saved)
     level = options.mixup or trained.get("mixup") or "embedding"
     loss = options.loss or (trained.get("loss") or ["multi-similarity"])[0]
-    _refuse_recorded_files(found, {"loss": loss, "mixup": level, "miner": trained.get("miner")})
+    _refuse_recorded_files(saved, {"loss": loss, "mixup": level, "miner": trained.get("miner")})
     if options.loss is not None:
         return loss, level
-    known = parse_loss(loss, with_teacher=True)
-    if is_transfer(known):
-        raise UsageError(f"{found.path} was trained by {loss}, which has no pairs; add --loss NAME")
-    return replace(known, alias="").text, level
+    trained_loss = parse_loss(loss, with_teacher=True)
+    if is_transfer(trained_loss):
+        raise UsageError(f"{saved.path} was trained by {loss}, which has no pairs; add --loss NAME")
+    return replace(trained_loss, alias="").text, level
 
 
-def _refuse_recorded_files(found: Checkpoint, texts: Mapping[str, str | None]) -> None:
-    """Raise UsageError for components of one's own: a checkpoint never names code to run."""
+def _refuse_recorded_files(saved: Checkpoint, texts: Mapping[str, str | None]) -> None:
+    """Raise UsageError for files as components: a checkpoint never names code to run."""
     for option, text in texts.items():
         file, is_file, _ = (text or "").partition(".py@")
         if is_file:
             remedy = f"; say where it is: --{option} ./{file}.py" if option != "miner" else ""
-            raise UsageError(f"{found.path} was trained with the {option} of {file}.py{remedy}")
+            raise UsageError(f"{saved.path} was trained with the {option} of {file}.py{remedy}")
 
 
-def _trained_with(found: Checkpoint) -> dict:
-    return found.history[-1]["settings"] if found.history else {}
+def _read_settings(saved: Checkpoint) -> dict:
+    return saved.history[-1]["settings"] if saved.history else {}
 
 
-def _term(choice: Choice, found: Checkpoint, manifest: Manifest) -> PairTerm:
+def _term(choice: Choice, saved: Checkpoint, manifest: Manifest) -> PairTerm:
     """Return the loss, with what it has learned. Raises UsageError where that cannot be."""
-    own = manifest.label_names
-    term = PairTerm(choice, classes=len(found.classes) or len(own), dim=found.spec.dim)
+    label_names = manifest.label_names
+    term = PairTerm(choice, classes=len(saved.classes) or len(label_names), dim=saved.spec.dim)
     if not any(p.requires_grad for p in term.parameters()):
         return term
-    trained = _trained_with(found).get("loss") or []
+    trained = _read_settings(saved).get("loss") or []
     names = [text.partition(":")[0] for text in trained]
     if choice.title not in names:
-        raise UsageError(f"{found.path} was not trained with {choice.title}; leave out --loss")
-    if own != found.classes:
+        raise UsageError(f"{saved.path} was not trained with {choice.title}; leave out --loss")
+    if label_names != saved.classes:
         raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
     prefix = f"terms.{names.index(choice.title)}."
-    if any(key.startswith(prefix + "term.") for key in found.objective):
+    if any(key.startswith(prefix + "term.") for key in saved.objective):
         prefix += "term."  # of a distillation or of mined tuples, in files of before
-    state = {k.removeprefix(prefix): v for k, v in found.objective.items() if k.startswith(prefix)}
-    checkpoint.load_state(term, state, found.path)
+    state = {k.removeprefix(prefix): v for k, v in saved.objective.items() if k.startswith(prefix)}
+    checkpoint.load_state(term, state, saved.path)
     return term
 
 
@@ -149,7 +159,7 @@ def _check(term: PairTerm, mixup: Mixup, *, keep_aspect: bool) -> None:
 
 
 def _batches(
-    options: PositivityOptions, found: Checkpoint, manifest: Manifest, device: torch.device
+    options: PositivityOptions, saved: Checkpoint, manifest: Manifest, device: torch.device
 ) -> Iterator[Batch]:
     """Yield P x K batches of test views, on the device."""
     p, k = choose_sizes(
@@ -161,10 +171,10 @@ def _batches(
     sampler = ClassBalanced(
         manifest.labels, classes_per_batch=p, images_per_class=k, seed=options.seed
     )
-    source = sources.open_test(manifest, found.spec, seed=options.seed)
+    source = sources.open_test(manifest, saved.spec, seed=options.seed)
     if isinstance(source, Vectors):
-        heads.check_input(found.spec, source.stored, head=found.path)
-    usual = 0 if found.spec.takes_vectors else default_workers()
+        heads.check_input(saved.spec, source.stored, head=saved.path)
+    usual = 0 if saved.spec.takes_vectors else default_workers()
     workers = usual if options.workers is None else options.workers
     rows = (sampler.batch(*divmod(number, sampler.steps)) for number in range(options.batches))
     for batch in load(source, rows, workers=workers):

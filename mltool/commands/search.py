@@ -17,7 +17,7 @@ from mltool.files.history import extend, record
 from mltool.files.hits import Hits
 from mltool.files.search_index import SearchIndex
 from mltool.options import rules
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 from mltool.options.model import SourceOptions
 from mltool.options.retrieval import SearchOptions
 from mltool.options.run import InferenceOptions, parse_size
@@ -52,7 +52,7 @@ def run(
 
         images = open_images(queries, model, root=root, source=source, execution=execution)
         database.refuse_unfit(images.declared)
-        hits = database.search(images.embedded(), inputs=images.inputs, model=images.settings)
+        hits = database.search(images.embed(), inputs=images.inputs, model=images.settings)
     if options.output is None and sys.stdout.isatty() and not options.tsv:
         print(hit_files.as_text(hits))
     elif options.output is None or options.tsv:
@@ -113,7 +113,7 @@ class Database:
             step = record(
                 "search",
                 inputs=[("db", self.name, content.digest), *inputs],
-                settings=recorded(options) | dict(model or {}),
+                settings=list_recorded(options) | dict(model or {}),
                 counts={"queries": len(queries), "hits": int(np.count_nonzero(hits.names != b""))},
             )
             history = extend(content.history, queries.history, record=step)

@@ -106,9 +106,9 @@ def _plan(
     sampler: Sampler
     settings = options.mining
     if settings is None:
-        sampler, objective = _balanced(options, model, manifest)
+        sampler, objective = _build_balanced(options, model, manifest)
     else:
-        sampler, objective = _mined(options, settings, model, manifest)
+        sampler, objective = _build_mined(options, settings, model, manifest)
     source = training_data.open_training(options, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device, model)
     held_out = training_data.open_validation(options, model, device)
@@ -128,7 +128,7 @@ def _plan(
     return plan
 
 
-def _balanced(
+def _build_balanced(
     options: TrainingOptions, model: Embedder, manifest: Manifest
 ) -> tuple[ClassBalanced, Objective]:
     """Build P x K batches, compared within, and their objective."""
@@ -147,7 +147,7 @@ def _balanced(
     return sampler, objective
 
 
-def _mined(
+def _build_mined(
     options: TrainingOptions, settings: MiningSettings, model: Embedder, manifest: Manifest
 ) -> tuple[TupleSampler, Objective]:
     """Build batches of tuples mined by the model itself, and their objective."""

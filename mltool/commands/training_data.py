@@ -43,16 +43,16 @@ def read_list(options: TrainingOptions) -> Manifest:
 
 def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Manifest:
     """Return the images of lists `texts` with a label. Raises InputError if there are none."""
-    known = manifest.labels >= 0
-    if not known.any():
+    has_label = manifest.labels >= 0
+    if not has_label.any():
         raise InputError(
             f"{' '.join(texts)}: no image has a label, but {command} needs classes; add a column "
             "`label`, put each class into a folder of its own, or take them from a list with "
             "--labels"
         )
-    if not known.all():
-        logger.warning("%d images without a label are left out", int((~known).sum()))
-    return manifest.take(known).compact()
+    if not has_label.all():
+        logger.warning("%d images without a label are left out", int((~has_label).sum()))
+    return manifest.take(has_label).compact()
 
 
 def drop_unreadable(

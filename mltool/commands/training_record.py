@@ -12,7 +12,7 @@ from mltool.files.lists import vector_lists
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.spec import ModelSpec
-from mltool.options.group import recorded
+from mltool.options.group import list_recorded
 
 
 def record(
@@ -84,7 +84,7 @@ def _settings(
     options: TrainingOptions, spec: ModelSpec, held_out: Validation | None
 ) -> dict[str, object]:
     """Return the recorded options, those that were left open as they were resolved."""
-    settings = recorded(
+    settings = list_recorded(
         options.model,
         options.objective,
         options.lists,
@@ -103,7 +103,7 @@ def _settings(
     if spec.takes_vectors:
         del settings["pooling"]
     else:
-        settings |= recorded(options.images) | {
+        settings |= list_recorded(options.images) | {
             "pooling": spec.pooling,
             "image_size": spec.crop,
             "resize": spec.resize,

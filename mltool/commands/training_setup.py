@@ -47,8 +47,6 @@ def build_model(
     if heads.learns_head(options.model):
         return heads.build(options, manifest, default_dim=default_dim)
     start = checkpoint.read(options.model.init) if options.model.init is not None else None
-    if start is not None and options.model.weights is not None:
-        raise UsageError("--init brings the backbone's weights along; leave out --weights")
     spec = start.spec if start is not None else None
     if spec is not None and spec.takes_vectors:
         raise InputError(f"{options.model.init} takes cached vectors; go on with --arch vectors")

@@ -89,7 +89,7 @@ def _describe_backbone(model: Embedder, text: str, weights: str | None, seed: in
 def open_checkpoint(path: str, image_size: int | None = None, resize: int | None = None) -> Source:
     """Open a checkpoint, for images of another size if one is named."""
     saved = checkpoint.read(path)
-    spec = saved.spec.resized(image_size, resize)
+    spec = saved.spec.change_size(image_size, resize)
     model = saved.build_model(spec)
     settings: dict[str, object] = {}
     if spec != saved.spec:

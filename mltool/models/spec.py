@@ -35,7 +35,7 @@ class ModelSpec:
     with `keep_aspect` they stay whole, and their longer side has at most `crop` pixels.
     `teacher_space` names the model whose embeddings a student's can be compared with.
 
-    A head has no pixels and no pooling, see `for_vectors`; `channels` is the length of its input.
+    A head has no pixels and no pooling, see `describe_head`; `channels` is the length of its input.
     `input_space` names the model whose vectors it takes, "" = unknown, and `input_metric` is the
     metric by which these are compared.
     """
@@ -58,7 +58,7 @@ class ModelSpec:
     input_metric: str = field(default="", metadata={NEUTRAL: ""})
 
     @classmethod
-    def for_vectors(
+    def describe_head(
         cls, length: int, *, projection: str, dim: int, space: str, metric: str
     ) -> "ModelSpec":
         """Describe a head on vectors of one length; `space` and `metric` are those of its input."""
@@ -94,7 +94,7 @@ class ModelSpec:
         """The shape of one input: [D], or [3, H, W]."""
         return (self.channels,) if self.takes_vectors else (3, self.crop, self.crop)
 
-    def resized(self, crop: int | None, resize: int | None) -> "ModelSpec":
+    def change_size(self, crop: int | None, resize: int | None) -> "ModelSpec":
         """Return the spec for another image size; the shorter side follows unless it is given."""
         if crop is None and resize is None:
             return self
@@ -130,23 +130,23 @@ def from_dict(values: object, path: str) -> ModelSpec:
     What is missing is neutral, whatever the default is by now. A field that is not known was
     written because it does something.
     """
-    known = {each.name: each for each in dataclasses.fields(ModelSpec)}
+    fields = {each.name: each for each in dataclasses.fields(ModelSpec)}
     is_head = isinstance(values, dict) and values.get("backbone") == VECTORS
     neutral = {
         name: each.metadata[NEUTRAL]
-        for name, each in known.items()
+        for name, each in fields.items()
         if NEUTRAL in each.metadata and (is_head or OF_IMAGES not in each.metadata)
     }
-    required = {n for n, each in known.items() if each.default is dataclasses.MISSING}
+    required = {n for n, each in fields.items() if each.default is dataclasses.MISSING}
     if not isinstance(values, dict) or not required - neutral.keys() <= set(values):
         raise InputError(f"{path}: its model description is incomplete; train it again")
-    if unknown := sorted(set(values) - set(known)):
+    if unknown := sorted(set(values) - set(fields)):
         raise InputError(
             f"{path}: its model has {', '.join(map(repr, unknown))}, which this mltool does not "
             "know; update mltool"
         )
     try:
-        typed = {key: _typed(known[key].type, value) for key, value in values.items()}
+        typed = {key: _convert(fields[key].type, value) for key, value in values.items()}
         spec = ModelSpec(**neutral | typed)
         _check(spec)
     except (TypeError, ValueError, UsageError):
@@ -171,7 +171,7 @@ def _check(spec: ModelSpec) -> None:
 
 def _check_head(spec: ModelSpec) -> None:
     """Raise ValueError for a head that says anything of images."""
-    plain = ModelSpec.for_vectors(
+    plain = ModelSpec.describe_head(
         spec.channels,
         projection=spec.projection,
         dim=spec.dim,
@@ -183,7 +183,7 @@ def _check_head(spec: ModelSpec) -> None:
         raise ValueError("a head")
 
 
-def _typed(kind: object, value: object):  # type: ignore[no-untyped-def]
+def _convert(kind: object, value: object):  # type: ignore[no-untyped-def]
     if kind is bool:
         if not isinstance(value, bool):
             raise TypeError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mltool import components
 from mltool.components import Choice
 from mltool.errors import UsageError
-from mltool.options.choices import Positives, has_pairs, is_transfer, pairing_of
+from mltool.options.choices import Positives, choose_pairing, has_pairs, is_transfer
 
 
 def refuse_candidates(
@@ -20,7 +20,7 @@ def refuse_candidates(
         if loss.declared.square and (has_tuples or not symmetric):
             remedy = "leave out --mining" if has_tuples else "say --symmetric"
             raise UsageError(f"{explain_fixed_sides(loss)}; {remedy}")
-        if symmetric and pairing_of(loss, positives).positives != "class":
+        if symmetric and choose_pairing(loss, positives).positives != "class":
             raise UsageError(
                 f"--loss {loss.alias or loss.name}: with --symmetric an image would be its own "
                 "positive; use --positives class"
@@ -82,7 +82,7 @@ def _refuse_closed(losses: Sequence[Choice], option: str) -> None:
 
 
 def _has_negatives(loss: Choice) -> bool:
-    return pairing_of(loss, "class").has_negatives
+    return choose_pairing(loss, "class").has_negatives
 
 
 def explain_fixed_sides(loss: Choice) -> str:

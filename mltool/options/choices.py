@@ -24,7 +24,7 @@ class ShortForm:
     has_negatives: bool = True
 
 
-TRAIN_LOSS, STUDENT_LOSS = "multi-similarity", "contrastive+"  # unless others are chosen
+TRAIN_LOSS, STUDENT_LOSS = "multi-similarity", "contrastive+"  # unless others are named
 
 SHORT_FORMS = {
     "contrastive+": ShortForm("contrastive", "class+self"),
@@ -46,16 +46,16 @@ def parse_loss(text: str, *, with_teacher: bool = False) -> Choice:
     transfers = components.names("transfers")
     if name.replace("_", "-") in transfers:
         return components.parse("transfers", text)
-    known = [*components.names("losses"), *SHORT_FORMS, *transfers]
-    if name.replace("_", "-") not in known:
+    names = [*components.names("losses"), *SHORT_FORMS, *transfers]
+    if name.replace("_", "-") not in names:
         raise UsageError(
-            f"no loss or transfer {name!r}{components.suggest(name, known)} (there are: "
-            f"{', '.join(known)})"
+            f"no loss or transfer {name!r}{components.suggest(name, names)} (there are: "
+            f"{', '.join(names)})"
         )
     return components.parse("losses", text)
 
 
-def pairing_of(choice: Choice, positives: Positives) -> ShortForm:
+def choose_pairing(choice: Choice, positives: Positives) -> ShortForm:
     """Return who counts as what: as the short form says, else as `positives` does."""
     return SHORT_FORMS.get(choice.alias, ShortForm(choice.name, positives))
 
@@ -83,7 +83,7 @@ def needs_of(losses: Sequence[Choice]) -> set[str]:
 
 def uses_tuples(loss: Choice, *, symmetric: bool) -> bool:
     """Return whether a loss compares anchors with mined negatives."""
-    return has_pairs(loss) and (symmetric or pairing_of(loss, "class").has_negatives)
+    return has_pairs(loss) and (symmetric or choose_pairing(loss, "class").has_negatives)
 
 
 def needs_labels(loss: Choice, positives: Positives, *, symmetric: bool) -> bool:
@@ -94,7 +94,7 @@ def needs_labels(loss: Choice, positives: Positives, *, symmetric: bool) -> bool
     """
     if is_transfer(loss):
         return False
-    alone = pairing_of(loss, positives).positives == "self" and loss.declared.has_batch_pairs
+    alone = choose_pairing(loss, positives).positives == "self" and loss.declared.has_batch_pairs
     return not (alone and not symmetric) or "labels" in loss.declared.needs
 
 

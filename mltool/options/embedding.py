@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from mltool.options.group import Rule
-from mltool.options.images import completing
+from mltool.options.images import complete_from
 from mltool.options.lists import OnBadImage
 from mltool.options.run import DryRun, Resume
 
@@ -45,7 +45,7 @@ class EmbedOptions:
         typer.Option(
             "--augment",
             help="Of several views.  See `list augmentations`.",
-            autocompletion=completing("augmentations"),
+            autocompletion=complete_from("augmentations"),
         ),
     ] = "crop"
     on_bad_image: OnBadImage = "error"

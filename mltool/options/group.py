@@ -24,7 +24,8 @@ class Rule:
 
     `recorded` is False for what changes no result. `neutral` is the value with which the feature of
     the option is absent; a record leaves it out, so that a new option changes no record of before.
-    `needs` and `excludes` name other options of the same group, and `because` says why.
+    `needs` and `excludes` name other options of the same group. `because` says why: what the option
+    does that leaves no room for those it excludes, or else why it needs the other one.
     """
 
     recorded: bool = True
@@ -48,7 +49,7 @@ def rules_of(group: type) -> dict[str, Rule]:
     return {name: marks[0] if marks else Rule() for name, marks in written.items()}
 
 
-def recorded(*groups: object) -> dict[str, object]:
+def list_recorded(*groups: object) -> dict[str, object]:
     """Return the options of groups that can change a result, but for those that do nothing."""
     return {
         name: getattr(group, name)
@@ -83,12 +84,12 @@ def check_rules(group: object) -> None:
     for name, rule in rules_of(type(group)).items():
         if not is_changed(group, name):
             continue
-        reason = f": {rule.because}" if rule.because else ""
         if rule.needs and not is_changed(group, rule.needs):
+            reason = f": {rule.because}" if rule.because and not rule.excludes else ""
             raise UsageError(f"{as_flag(name)} needs {as_flag(rule.needs)}{reason}")
         for other in rule.excludes:
             if is_changed(group, other):
-                raise UsageError(f"{as_flag(name)} and {as_flag(other)} exclude each other{reason}")
+                raise UsageError(f"{as_flag(name)} {rule.because}; leave out {as_flag(other)}")
 
 
 def is_changed(group: object, name: str) -> bool:

@@ -14,7 +14,7 @@ from mltool.options.lists import OnBadImage
 option = partial(typer.Option, rich_help_panel="Images")
 
 
-def completing(*families: str, also: tuple[str, ...] = ()) -> Callable[[str], list]:
+def complete_from(*families: str, also: tuple[str, ...] = ()) -> Callable[[str], list]:
     """Return what a shell asks when the name of a component is to be completed."""
 
     def complete(incomplete: str) -> list:
@@ -55,7 +55,7 @@ class ImageOptions:
             "--augment",
             help="See `list augmentations`: crop, affine, center, whole.  [default: crop; whole "
             "with --keep-aspect]",
-            autocompletion=completing("augmentations"),
+            autocompletion=complete_from("augmentations"),
         ),
     ] = None
     on_bad_image: OnBadImage = "error"

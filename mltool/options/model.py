@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mltool.options.group import NONE_IS_ABSENT, UNRECORDED
-from mltool.options.images import ImageSize, KeepAspect, Resize, completing
+from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules
+from mltool.options.images import ImageSize, KeepAspect, Resize, complete_from
 
 option = partial(typer.Option, rich_help_panel="Model")
 
@@ -24,7 +24,7 @@ Weights = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The network that learns."""
+    """The network that learns. Raises UsageError for --weights beside --init."""
 
     arch: Annotated[
         str | None,
@@ -40,7 +40,12 @@ class ModelOptions:
     init: Annotated[
         str | None,
         option("--init", metavar="MODEL", help="Start from this checkpoint."),
-        UNRECORDED,  # an input, of which a record holds the digest
+        # an input, of which a record holds the digest
+        Rule(
+            recorded=False,
+            excludes=("weights",),
+            because="brings the weights of a backbone",
+        ),
     ] = None
     dim: Annotated[
         int | None,
@@ -56,7 +61,7 @@ class ModelOptions:
         option(
             "--pooling",
             help="See `list poolings`.  [default: gem]",
-            autocompletion=completing("poolings"),
+            autocompletion=complete_from("poolings"),
         ),
     ] = None
     projection: Annotated[
@@ -65,6 +70,9 @@ class ModelOptions:
             "--projection", help="From the pooled features to the embedding.  [default: linear]"
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        check_rules(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +85,7 @@ class SourceOptions:
         option(
             "--pooling",
             help="Of a bare backbone.  [default: avg]",
-            autocompletion=completing("poolings"),
+            autocompletion=complete_from("poolings"),
         ),
     ] = None
     image_size: ImageSize = None

@@ -8,7 +8,7 @@ import typer
 
 from mltool.options.choices import SHORT_FORMS
 from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules, number
-from mltool.options.images import completing
+from mltool.options.images import complete_from
 
 option = partial(typer.Option, rich_help_panel="Objective")
 
@@ -25,7 +25,7 @@ class ObjectiveOptions:
             help="See `list losses`; in distill also contrastive+, regression and `list "
             "transfers`; repeated losses add, each times its weight=.  [default: "
             "multi-similarity; in distill contrastive+]",
-            autocompletion=completing("losses", "transfers", also=tuple(SHORT_FORMS)),
+            autocompletion=complete_from("losses", "transfers", also=tuple(SHORT_FORMS)),
         ),
     ] = None
     miner: Annotated[
@@ -33,7 +33,7 @@ class ObjectiveOptions:
         option(
             "--miner",
             help="See `list miners`.  [default: none]",
-            autocompletion=completing("miners"),
+            autocompletion=complete_from("miners"),
         ),
         NONE_IS_ABSENT,
     ] = None
@@ -43,7 +43,7 @@ class ObjectiveOptions:
             "--mixup",
             metavar="LEVEL[:key=value,...]",
             help="Compare with mixed examples too (Metrix); see `list mixups`.  [default: none]",
-            autocompletion=completing("mixups"),
+            autocompletion=complete_from("mixups"),
         ),
         NONE_IS_ABSENT,
     ] = None

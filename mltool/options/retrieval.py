@@ -7,7 +7,7 @@ import typer
 
 from mltool.options.batches import BatchSize, ClassesPerBatch, ImagesPerClass
 from mltool.options.group import NONE_IS_ABSENT, UNRECORDED, Rule, check_rules, number
-from mltool.options.images import completing
+from mltool.options.images import complete_from
 from mltool.options.run import Device, Json, MaxMemory, Seed, Threads, Workers, option
 
 DEFAULT_METRICS = "precision@1,recall@10,r_precision,map@r"
@@ -40,7 +40,7 @@ class EvaluateOptions:
         Rule(
             neutral=None,
             needs="ground_truth",
-            because="it fixes what is measured, against answers such as gnd_roxford5k.pkl",
+            because="fixes what is measured",
             excludes=("metrics", "keep_self", "bootstrap", "per_class", "run"),
         ),
     ] = None
@@ -180,7 +180,7 @@ class PositivityOptions:
         typer.Option(
             "--loss",
             help="See `list losses`.  [default: the model's]",
-            autocompletion=completing("losses"),
+            autocompletion=complete_from("losses"),
         ),
     ] = None
     mixup: Annotated[
@@ -188,7 +188,7 @@ class PositivityOptions:
         typer.Option(
             "--mixup",
             help="See `list mixups`.  [default: the model's, or else embedding]",
-            autocompletion=completing("mixups"),
+            autocompletion=complete_from("mixups"),
         ),
     ] = None
     batches: Annotated[int, typer.Option("--batches", min=1, help="How many to measure on.")] = 20

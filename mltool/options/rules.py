@@ -136,8 +136,6 @@ def _check_components(
     _parse_if_given("augmentations", images.augment)
     _parse_if_given("miners", objective.miner)
     _check_mixup(objective.mixup)
-    if model.init is not None and model.weights is not None:
-        raise UsageError("--init brings the backbone's weights along; leave out --weights")
 
 
 def _parse_if_given(family: str, text: str | None) -> None:

@@ -144,7 +144,7 @@ def test_the_same_call_gives_the_same_bytes(call, files, tmp_path):
         (["whole.h5", "--metrics", ""], 2, "no metric"),
         (["whole.h5", "--max-memory", "1K"], 6, "raise --max-memory"),
         (["whole.h5", "--max-memory", "much"], 2, "is not a size"),
-        (["whole.h5", "--bootstrap", "-1"], 2, "0 or more"),
+        (["whole.h5", "--bootstrap", "-1"], 2, "greater than or equal to 0"),
         (["whole.h5", "--device", "tpu"], 2, "no device 'tpu'"),
         (["whole.h5", "-o", "nowhere/x.json"], 6, "nowhere"),
     ],

@@ -248,9 +248,9 @@ def test_a_large_file_is_never_in_memory(tmp_path: Path) -> None:
 
 
 def test_embed_says_how_views_were_made() -> None:
-    spec = model().spec
+    spec, source = model().spec, images(manifest(), model())
     plain, views = EmbedOptions(), EmbedOptions(views=2)
-    assert _preprocess(plain, spec, seed=4) == spec.preprocess
-    many = _preprocess(views, spec, seed=4)
+    assert _preprocess(plain, source, spec, seed=4) == spec.preprocess
+    many = _preprocess(views, source, spec, seed=4)
     assert '"augment":"crop:scale=0.2,' in many
     assert '"seed":4' in many

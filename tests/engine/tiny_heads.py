@@ -47,7 +47,7 @@ def read(paths: list[Path], **settings: object) -> Manifest:
 
 
 def make_head(dim: int = 8) -> Embedder:
-    spec = ModelSpec.for_vectors(DIM, projection="linear-bn", dim=dim, space="s", metric="cosine")
+    spec = ModelSpec.describe_head(DIM, projection="linear-bn", dim=dim, space="s", metric="cosine")
     return build_head(spec, seed=0)
 
 

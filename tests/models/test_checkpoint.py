@@ -102,7 +102,7 @@ def test_a_vit_can_be_asked_for_another_size(tiny, path) -> None:
     model = tiny("test_vit", image_size=64, resize=64)
     checkpoint.write(path, model)
     found = checkpoint.read(path)
-    small = found.build_model(found.spec.resized(32, None))
+    small = found.build_model(found.spec.change_size(32, None))
     assert small.backbone.pos_embed.shape[1] < model.backbone.pos_embed.shape[1]
     assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
 

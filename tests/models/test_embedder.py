@@ -165,7 +165,7 @@ def test_every_pass_goes_through_the_blocks_on_maps(
 
 
 def test_a_head_takes_vectors_as_they_are() -> None:
-    spec = ModelSpec.for_vectors(5, projection="linear", dim=3, space="", metric="cosine")
+    spec = ModelSpec.describe_head(5, projection="linear", dim=3, space="", metric="cosine")
     head = embedder.build_head(spec, seed=0)
     assert sorted(head.state_dict()) == ["after.bias", "after.weight"]
     vectors = 10 * torch.randn(4, 5, generator=torch.Generator().manual_seed(1))

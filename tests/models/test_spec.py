@@ -11,7 +11,7 @@ from mltool.models import spec as specs
 from mltool.models.spec import ModelSpec, from_dict
 
 SPEC = ModelSpec("test_resnet", 96, "gem:p=3,eps=1e-06", "linear", 8, resize=36, crop=32)
-HEAD = ModelSpec.for_vectors(96, projection="linear", dim=8, space="s", metric="dot")
+HEAD = ModelSpec.describe_head(96, projection="linear", dim=8, space="s", metric="dot")
 
 
 def test_round_trip_through_json() -> None:
@@ -133,15 +133,15 @@ def test_a_crop_larger_than_the_image_is_a_usage_error_on_the_command_line() -> 
     ],
 )
 def test_another_size(crop: int | None, resize: int | None, expected: tuple[int, int]) -> None:
-    found = SPEC.resized(crop, resize)
+    found = SPEC.change_size(crop, resize)
     assert (found.crop, found.resize) == expected
     assert dataclasses.replace(found, crop=32, resize=36) == SPEC
 
 
 def test_a_head_has_no_other_size() -> None:
-    assert HEAD.resized(None, None) == HEAD
+    assert HEAD.change_size(None, None) == HEAD
     with pytest.raises(UsageError, match="takes vectors"):
-        HEAD.resized(64, None)
+        HEAD.change_size(64, None)
     assert (HEAD.input_shape, SPEC.input_shape) == ((96,), (3, 32, 32))
 
 

@@ -111,14 +111,14 @@ def test_a_shorter_side_has_no_meaning():
     with pytest.raises(UsageError, match="leave it out with --keep-aspect"):
         model(resize=72)
     with pytest.raises(UsageError, match="takes whole images"):
-        model().spec.resized(None, 72)
+        model().spec.change_size(None, 72)
 
 
 def test_the_spec_says_it_and_models_from_before_are_read():
     spec = model().spec
     assert '"keep_aspect": true' in spec.preprocess
     assert specs.from_dict(spec.to_dict(), "m") == spec
-    assert spec.resized(128, None).resize == 128
+    assert spec.change_size(128, None).resize == 128
     squares = model(keep_aspect=False).spec
     assert "keep_aspect" not in squares.preprocess
     before = squares.to_dict()
