@@ -88,7 +88,7 @@ $(TABLE) $$table --across symmetric asymmetric
 endef
 
 .PHONY: aml-digits aml-omniglot aml-caltech101
-AML_SMALL := --augment affine --image-size 32 --resize 32 --dim 128 --lr 3e-3
+AML_SMALL := --augment affine --image-size 32 --resize 32 --dim 128 --lr 3e-3 $(SCRATCH)
 AML_TEACHER := --arch resnet10t $(AML_SMALL) --loss supcon
 AML_STUDENT := --arch test_resnet $(AML_SMALL)
 aml-digits: AML_NEGATIVES := 4
@@ -109,8 +109,8 @@ aml-caltech101: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/caltech101 is needed" >&2; exit 2; }
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call AML_LOOP,caltech101,$(DATA) --classes 0-49,$(DATA) --classes 50-99,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 112 --resize 128 --projection none --pooling avg --freeze-bn,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 --projection none --pooling avg --freeze-bn)
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 112 --resize 128 $(PRETRAINED) --lr 1e-3,\
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 $(PRETRAINED) --lr 1e-3)
 
 define AML_SFM_LOOP
 mkdir -p $(AML)

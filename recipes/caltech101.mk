@@ -25,7 +25,7 @@ caltech101: $(VENV)/installed
 	  start=$$(date +%s)
 	  $(MLTOOL) train $(DATA) --classes 0-49 -o $(CALTECH)/model-$$seed.safetensors \
 	    --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 112 --resize 128 \
-	    --projection none --pooling avg --freeze-bn --epochs 2 --seed $$seed --resume
+	    $(PRETRAINED) --lr 1e-3 --epochs 2 --seed $$seed --resume
 	  seconds=$$(($$(date +%s) - start))
 	  $(MLTOOL) embed $(CALTECH)/model-$$seed.safetensors $(DATA) --classes 50-99 \
 	    -o $(CALTECH)/tuned-$$seed.h5

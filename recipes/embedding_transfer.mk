@@ -43,9 +43,9 @@ TRANSFER_PASSES ?= 2
 # small networks start from nothing, and are quick
 TRANSFER_LONGER ?= 2
 TRANSFER_VIEWS ?= --views 2 --images-per-class 2 --batch-size 128
-TRANSFER_WHOLE ?= --dim 128
-TRANSFER_LESS ?= --dim 16
-TRANSFER_SMALL_DIM ?= --dim 32
+TRANSFER_WHOLE ?= --projection linear --dim 128
+TRANSFER_LESS ?= --projection linear --dim 16
+TRANSFER_SMALL_DIM ?= --projection linear --dim 32
 TRANSFER_NEGATIVES ?= 1024
 TRANSFER_TEST ?=
 TRANSFER_METRICS ?= precision@1,map@r
@@ -96,13 +96,13 @@ endef
 
 .PHONY: embedding-transfer-digits embedding-transfer-omniglot embedding-transfer-caltech101
 # from scratch a high rate counts: source and targets alike win by it on held-out training classes
-TRANSFER_SMALL := --arch resnet10t --augment affine --lr 3e-3
-TRANSFER_SMALLER := --arch test_resnet --augment affine --lr 3e-3
+TRANSFER_SMALL := --arch resnet10t --augment affine --lr 3e-3 --pooling gem --no-freeze-bn
+TRANSFER_SMALLER := --arch test_resnet --augment affine --lr 3e-3 --pooling gem --no-freeze-bn
 embedding-transfer-digits embedding-transfer-omniglot: TRANSFER_LOSS := supcon
 embedding-transfer-caltech101: TRANSFER_LOSS := proxy-anchor
 # pretrained features need no new layer; there is no smaller pretrained network, so it sees less
 embedding-transfer-caltech101: TRANSFER_WHOLE := --projection none
-embedding-transfer-caltech101: TRANSFER_LESS := --dim 64
+embedding-transfer-caltech101: TRANSFER_LESS := --projection linear --dim 64
 embedding-transfer-caltech101: TRANSFER_SMALL_DIM := --projection none --image-size 48 --resize 55
 embedding-transfer-caltech101: TRANSFER_LONGER := 1
 embedding-transfer-digits: $(VENV)/installed
@@ -116,8 +116,8 @@ embedding-transfer-caltech101: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/caltech101 is needed" >&2; exit 2; }
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call TRANSFER_LOOP,caltech101,$(DATA) --classes 0-49 --image-size 64 --resize 73,$(DATA) --classes 50-99,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn,\
-	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn)
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn --lr 1e-3,\
+	  --arch mobilenetv2_100 --weights $(WEIGHTS) --pooling avg --freeze-bn --lr 1e-3)
 
 .PHONY: embedding-transfer-cub200 embedding-transfer-cars196 embedding-transfer-sop
 TRANSFER_PAPER := embedding-transfer-cub200 embedding-transfer-cars196 embedding-transfer-sop
@@ -127,15 +127,15 @@ $(TRANSFER_PAPER): TRANSFER_EPOCHS := 90
 $(TRANSFER_PAPER): TRANSFER_PASSES := 60
 $(TRANSFER_PAPER): TRANSFER_LONGER := 1
 $(TRANSFER_PAPER): TRANSFER_VIEWS := --views 2 --images-per-class 2 --batch-size 180
-$(TRANSFER_PAPER): TRANSFER_WHOLE := --dim 512
-$(TRANSFER_PAPER): TRANSFER_LESS := --dim 64
-$(TRANSFER_PAPER): TRANSFER_SMALL_DIM := --dim 128
+$(TRANSFER_PAPER): TRANSFER_WHOLE := --projection linear --dim 512
+$(TRANSFER_PAPER): TRANSFER_LESS := --projection linear --dim 64
+$(TRANSFER_PAPER): TRANSFER_SMALL_DIM := --projection linear --dim 128
 $(TRANSFER_PAPER): TRANSFER_NEGATIVES := 4096
 $(TRANSFER_PAPER): TRANSFER_METRICS := recall@1,recall@2,recall@4
 embedding-transfer-sop: TRANSFER_EPOCHS := 150
 embedding-transfer-sop: TRANSFER_METRICS := recall@1,recall@10,recall@100
 $(TRANSFER_PAPER): TRANSFER_TEST = --metrics $(TRANSFER_METRICS)
-TRANSFER_RATES := --weights timm --pooling avg-max --lr 1e-4 --lr-backbone 1e-4 --lr-proxies 1e-2
+TRANSFER_RATES := --weights timm --no-freeze-bn --pooling avg-max --lr 1e-4 --lr-backbone 1e-4 --lr-proxies 1e-2
 $(TRANSFER_PAPER): embedding-transfer-%: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/$* is needed" >&2; exit 2; }
 	$(call TRANSFER_LOOP,$*,$*:$(DATA):train --image-size 224 --resize 256,$*:$(DATA):test,\

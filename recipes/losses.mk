@@ -44,12 +44,12 @@ losses-caltech101: $(VENV)/installed
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call LOSS_LOOP,$(CURDIR)/results/losses_caltech101.jsonl,$(DATA) --classes 0-49 \
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 \
-	  --projection none --pooling avg --freeze-bn --epochs 3,$(DATA) --classes 50-99,frozen,mobilenetv2_100 $(DATA) \
+	  $(PRETRAINED) --lr 1e-3 --epochs 3,$(DATA) --classes 50-99,frozen,mobilenetv2_100 $(DATA) \
 	  --classes 50-99 --weights $(WEIGHTS) --image-size 64 --resize 73)
 
 losses-omniglot: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/omniglot is needed" >&2; exit 2; }
 	$(call LOSS_LOOP,$(CURDIR)/results/losses_omniglot.jsonl,omniglot:$(DATA):background \
-	  --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine \
+	  --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine $(SCRATCH) --lr 1e-3 \
 	  --epochs 2,omniglot:$(DATA):evaluation,pixels,pixels omniglot:$(DATA):evaluation \
 	  --image-size 32 --resize 32)

@@ -74,7 +74,7 @@ endef
 define METRIX_PAPER
 test -d "$(DATA)" || { echo "DATA=/path/to/$(1) is needed" >&2; exit 2; }
 $(call METRIX_RUN,$(METRIX_TABLES)/metrix_$(1).jsonl,$(1):$(DATA):train \
-  --arch resnet50 --weights timm --dim 512 --pooling avg-max --image-size 224 --resize 256 \
+  --arch resnet50 --weights timm --dim 512 --projection linear --pooling avg-max --image-size 224 --resize 256 \
   --optimizer adam --weight-decay 1e-4 --clip 10 --lr-backbone $$lr --lr $$lr --lr-proxies 1e-2 \
   --batch-size 100 $(5) --epochs 60 $(4) $$miner,$(2),--metrics $(3))
 for seed in $(SEEDS); do
@@ -94,12 +94,12 @@ endef
 .PHONY: metrix-digits metrix-omniglot metrix-caltech101
 metrix-digits: $(VENV)/installed
 	$(call METRIX_LOOP,$(METRIX_TABLES)/metrix_digits.jsonl,digits:train --arch resnet10t \
-	  --image-size 32 --resize 32 --dim 64 --augment affine --epochs $(METRIX_EPOCHS),digits:test,layer2)
+	  --image-size 32 --resize 32 --dim 64 --augment affine $(SCRATCH) --lr 1e-3 --epochs $(METRIX_EPOCHS),digits:test,layer2)
 
 metrix-omniglot: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/omniglot is needed" >&2; exit 2; }
 	$(call METRIX_LOOP,$(METRIX_TABLES)/metrix_omniglot.jsonl,omniglot:$(DATA):background \
-	  --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine \
+	  --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine $(SCRATCH) --lr 1e-3 \
 	  --epochs $(METRIX_EPOCHS),omniglot:$(DATA):evaluation,layer2)
 
 metrix-caltech101: $(VENV)/installed
@@ -107,7 +107,7 @@ metrix-caltech101: $(VENV)/installed
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
 	$(call METRIX_LOOP,$(METRIX_TABLES)/metrix_caltech101.jsonl,$(DATA) --classes 0-49 \
 	  --arch mobilenetv2_100 --weights $(WEIGHTS) --image-size 64 --resize 73 \
-	  --projection none --pooling avg --freeze-bn --epochs $(METRIX_EPOCHS),$(DATA) --classes 50-99,blocks.4)
+	  $(PRETRAINED) --lr 1e-3 --epochs $(METRIX_EPOCHS),$(DATA) --classes 50-99,blocks.4)
 
 .PHONY: metrix-cub200 metrix-cars196 metrix-sop metrix-inshop
 metrix-cub200 metrix-cars196: metrix-%: $(VENV)/installed
@@ -116,8 +116,8 @@ metrix-cub200 metrix-cars196: metrix-%: $(VENV)/installed
 
 metrix-sop: $(VENV)/installed
 	$(call METRIX_PAPER,sop,sop:$(DATA):test,recall@1$(comma)recall@10$(comma)recall@100,--schedule step \
-	  --warmup 1,--classes-per-batch 20 --images-per-class 5,3e-5,6e-4)
+	  --warmup 1 --no-freeze-bn,--classes-per-batch 20 --images-per-class 5,3e-5,6e-4)
 
 metrix-inshop: $(VENV)/installed
 	$(call METRIX_PAPER,inshop,inshop:$(DATA):query inshop:$(DATA):gallery,recall@1$(comma)recall@10$(comma)recall@20,--schedule step \
-	  --warmup 1,--classes-per-batch 20 --images-per-class 5,1e-4,6e-4)
+	  --warmup 1 --no-freeze-bn,--classes-per-batch 20 --images-per-class 5,1e-4,6e-4)

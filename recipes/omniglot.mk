@@ -17,7 +17,7 @@ omniglot: $(VENV)/installed
 	  $(RECORD) --done $(OMNI_TABLE) run=resnet10t-32px seed=$$seed && continue
 	  start=$$(date +%s)
 	  $(MLTOOL) train omniglot:$(DATA):background -o $(OMNI)/model-$$seed.safetensors \
-	    --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine \
+	    --arch resnet10t --image-size 32 --resize 32 --dim 128 --augment affine $(SCRATCH) --lr 1e-3 \
 	    --epochs 12 --seed $$seed --resume
 	  seconds=$$(($$(date +%s) - start))
 	  $(MLTOOL) embed $(OMNI)/model-$$seed.safetensors omniglot:$(DATA):evaluation \

@@ -42,6 +42,9 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "embedding-transfer-cub200",
         "embedding-transfer-cars196",
         "embedding-transfer-sop",
+        "defaults-grocery40",
+        "defaults-caltech101",
+        "defaults-omniglot",
     ],
 )
 def test_targets_expand(target: str) -> None:

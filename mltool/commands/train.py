@@ -119,7 +119,7 @@ def _plan(
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
-        pretrained=training_setup.is_pretrained(options),
+        pretrained=options.model.is_pretrained,
         validation=held_out,
         classes=manifest.label_names,
         history=_history(options, model, manifest, held_out, sampler, loop.precision),

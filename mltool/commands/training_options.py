@@ -14,6 +14,8 @@ from mltool.options.run import RunOptions
 from mltool.options.validation import ValidationOptions
 
 DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
+# As measured: see "The defaults" in recipes/RESULTS.md.
+PRETRAINED_LR, SCRATCH_LR = 1e-3, 3e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,23 @@ class TrainingOptions:
     optimisation: OptimisationOptions
     validation: ValidationOptions
     execution: RunOptions
+
+    @property
+    def lr(self) -> float:
+        """The rate of the new layers, of which the other rates are multiples."""
+        if self.optimisation.lr is not None:
+            return self.optimisation.lr
+        return PRETRAINED_LR if self.model.is_pretrained else SCRATCH_LR
+
+    @property
+    def freeze_bn(self) -> bool:
+        """Whether batch normalisation keeps its statistics, unless said: those it has learned.
+
+        The statistics of small batches of a few classes make a pretrained network forget
+        (`recipes/RESULTS.md`, "The defaults").
+        """
+        stated = self.optimisation.freeze_bn
+        return self.model.is_pretrained if stated is None else stated
 
     @property
     def mining(self) -> MiningSettings | None:

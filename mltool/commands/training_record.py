@@ -99,6 +99,8 @@ def _settings(
         "arch": spec.backbone,
         "dim": spec.dim,
         "projection": spec.projection,
+        "freeze_bn": options.freeze_bn,
+        "lr": options.lr,
     }
     if spec.takes_vectors:
         del settings["pooling"]

@@ -52,7 +52,9 @@ def build_model(
         raise InputError(f"{options.model.init} takes cached vectors; go on with --arch vectors")
     keep_aspect = options.images.keep_aspect or (spec is not None and spec.keep_aspect)
     resized = options.images.image_size is not None or keep_aspect
-    projection = options.model.projection or (spec.projection if spec else "linear")
+    is_new = options.model.adds_projection(needs_length=default_dim is not None)
+    default_projection = spec.projection if spec else "linear" if is_new else "none"
+    projection = options.model.projection or default_projection
     default_length = default_dim or (spec.dim if spec else DEFAULT_DIM)
     model = build(
         options.model.arch or (spec.backbone if spec else DEFAULT_ARCH),
@@ -83,7 +85,7 @@ def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | Non
         return
     if maps is not None:
         raise UsageError(f"{maps} needs images of one size; add --augment crop")
-    if not options.optimisation.freeze_bn and has_batch_norm(model):
+    if not options.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "images of unequal sizes have no common batch statistics; add --freeze-bn "
             "or --augment crop"
@@ -93,7 +95,7 @@ def refuse_unequal(options: TrainingOptions, model: Embedder, *, maps: str | Non
 def refuse_single(options: TrainingOptions, model: Embedder, sampler: Sampler) -> None:
     """Raise UsageError where a process would normalise a single image by its own statistics."""
     alone = sampler.size // distributed.world() < 2
-    if alone and not options.optimisation.freeze_bn and has_batch_norm(model):
+    if alone and not options.freeze_bn and has_batch_norm(model):
         raise UsageError(
             "one image has no batch statistics; raise --batch-size (-b) or add --freeze-bn"
         )
@@ -146,7 +148,7 @@ def loop_settings(options: TrainingOptions, device: torch.device, model: Embedde
         precision=devices.precision(
             options.execution.precision, device, training=True, of_head=model.spec.takes_vectors
         ),
-        freeze_bn=options.optimisation.freeze_bn,
+        freeze_bn=options.freeze_bn,
         clip=options.optimisation.clip,
         val_every=options.validation.val_every,
         patience=options.validation.patience,
@@ -158,18 +160,13 @@ def choose_rates(options: TrainingOptions) -> OptimSettings:
     settings = options.optimisation
     return OptimSettings(
         optimizer=settings.optimizer,
-        lr=settings.lr,
+        lr=options.lr,
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         schedule=settings.schedule,
         warmup=settings.warmup,
         lr_groups=settings.rates,
     )
-
-
-def is_pretrained(options: TrainingOptions) -> bool:
-    """Return whether the backbone has learned before."""
-    return options.model.weights is not None or options.model.init is not None
 
 
 def report(command: str, plan: TrainingPlan) -> None:

@@ -67,12 +67,32 @@ class ModelOptions:
     projection: Annotated[
         Literal["linear", "conv", "linear-bn", "layernorm", "none"] | None,
         option(
-            "--projection", help="From the pooled features to the embedding.  [default: linear]"
+            "--projection",
+            help="From the pooled features to the embedding.  [default: linear; none with "
+            "--weights, unless --dim is said]",
         ),
     ] = None
 
     def __post_init__(self) -> None:
         check_rules(self)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the network has learned before: from --weights or --init."""
+        return self.weights is not None or self.init is not None
+
+    def adds_projection(self, *, needs_length: bool = False) -> bool:
+        """Return whether the network gets a new projection.
+
+        Behind a pretrained backbone it gets none unless one is said or an embedding of a certain
+        length is needed: a new projection forgets more than it learns (`recipes/RESULTS.md`, "The
+        defaults").
+        """
+        if self.init is not None:
+            return False  # the checkpoint brings the one that it has
+        if self.projection is not None:
+            return self.projection != "none"
+        return self.weights is None or self.dim is not None or needs_length
 
 
 @dataclass(frozen=True, kw_only=True)

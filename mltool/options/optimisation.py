@@ -37,8 +37,13 @@ class OptimisationOptions:
         int, option("--epochs", min=0, help="Passes; 0 writes the untrained model.")
     ] = 20
     lr: Annotated[
-        float, option("--lr", callback=number(above=0), help="Rate of the new layers.")
-    ] = 1e-3
+        float | None,
+        option(
+            "--lr",
+            callback=number(above=0),
+            help="Rate of the new layers.  [default: 1e-3 with --weights or --init, else 3e-3]",
+        ),
+    ] = None
     lr_backbone: Annotated[
         float | None,
         option(
@@ -84,9 +89,12 @@ class OptimisationOptions:
         ),
     ] = 0.0
     freeze_bn: Annotated[
-        bool,
-        option("--freeze-bn/--no-freeze-bn", help="Keep the statistics of batch normalisation."),
-    ] = False
+        bool | None,
+        option(
+            "--freeze-bn/--no-freeze-bn",
+            help="Keep the statistics of batch normalisation.  [default: with --weights or --init]",
+        ),
+    ] = None
     clip: Annotated[
         float | None,
         option("--clip", callback=number(above=0), help="Bound on the norm of the gradient."),

@@ -73,8 +73,7 @@ def check_distill(
     )
     _check_additions(losses, objective, symmetric=teacher.symmetric)
     count_stages(teacher, losses)
-    has_new = model.projection != "none" and model.init is None
-    if has_new and not any(map(trains_embeddings, losses)):
+    if model.adds_projection() and not any(map(trains_embeddings, losses)):
         raise UsageError(
             "this --loss looks below the embedding, whose projection would stay random; add a "
             "loss on the embeddings, such as --loss proxy-anchor, or say --projection none"

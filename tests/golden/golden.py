@@ -35,6 +35,8 @@ TINY = [
     "--threads",
     "1",
     "-q",
+    "--lr",
+    "1e-3",
 ]
 SHORT = [*TINY, "--epochs", "2", "-b", "32", "--images-per-class", "4"]
 FREE = [*TINY, "--epochs", "2", "-b", "32"]

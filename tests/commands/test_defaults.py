@@ -1,0 +1,58 @@
+"""What a command does where nothing is said: from scratch, and from a network that has learned."""
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from mltool.models import checkpoint
+
+Run = Callable[..., CompletedProcess]
+TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "-j", 0, "--epochs", 0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "backbone.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "projection", "freeze_bn"),
+    [
+        ((), "linear", False),
+        (("--weights", "W"), "none", True),
+        (("--weights", "W", "--dim", 16), "linear", True),
+        (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False),
+        (("--freeze-bn",), "linear", True),
+    ],
+)
+def test_a_pretrained_backbone_keeps_its_features_and_statistics(
+    tmp_path: Path,
+    photos: Path,
+    run: Run,
+    weights: Path,
+    words: tuple,
+    projection: str,
+    freeze_bn: bool,
+) -> None:
+    path = tmp_path / "model.safetensors"
+    run("train", photos, "-o", path, *TINY, *(weights if word == "W" else word for word in words))
+    found = checkpoint.read(str(path))
+    assert found.spec.projection == projection
+    assert found.history[-1]["settings"]["freeze_bn"] is freeze_bn
+    assert found.history[-1]["settings"]["projection"] == projection
+
+
+def test_a_start_keeps_its_projection_and_statistics(
+    tmp_path: Path, photos: Path, run: Run, model: Path
+) -> None:
+    path = tmp_path / "again.safetensors"
+    run("train", photos, "-o", path, "--init", model, "-j", 0, "--epochs", 0)
+    found = checkpoint.read(str(path))
+    assert found.spec.projection == checkpoint.read(str(model)).spec.projection == "linear"
+    assert found.history[-1]["settings"]["freeze_bn"] is True
