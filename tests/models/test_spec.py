@@ -31,18 +31,18 @@ def test_defaults_may_be_left_out() -> None:
 def test_a_new_neutral_field_changes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SPEC.to_dict()
     # by now it is on by default, and `none` is what a file of before means
-    attention = dataclasses.field(default="glam", metadata={specs.NEUTRAL: "none"})
+    extra = dataclasses.field(default="on", metadata={specs.NEUTRAL: "none"})
     wider = dataclasses.make_dataclass(
-        "Wider", [("attention", str, attention)], bases=(ModelSpec,), frozen=True
+        "Wider", [("extra", str, extra)], bases=(ModelSpec,), frozen=True
     )
     monkeypatch.setattr(specs, "ModelSpec", wider)
     found = from_dict(before, "x")
-    assert found.attention == "none"
+    assert found.extra == "none"
     assert found.to_dict() == before
-    active = dataclasses.replace(found, attention="glam").to_dict()
-    assert active == before | {"attention": "glam"}
+    active = dataclasses.replace(found, extra="on").to_dict()
+    assert active == before | {"extra": "on"}
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r"x: its model has 'attention', .*update mltool"):
+    with pytest.raises(InputError, match=r"x: its model has 'extra', .*update mltool"):
         from_dict(active, "x")
 
 
@@ -81,7 +81,7 @@ WRONG = {
             ("backbone", 5),
             ("pooling", ["gem"]),
             ("metric", "taxi"),
-            ("interpolation", "guess"),
+            ("interpolation", "extra"),
             ("mean", [0.5, 0.5]),
             ("mean", "abc"),
             ("mean", [0.5, None, 0.5]),
