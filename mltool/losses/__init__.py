@@ -16,8 +16,32 @@ Constants of the file say what the loss needs of its caller:
 
 A loss with learnable parameters or a penalty on the proxies, `regularizer(proxies) -> scalar`, is
 an `nn.Module` in CamelCase; the proxies themselves belong to the caller.
+
+Formulas are written with the operations on pairs that this module exports.
 """
 
-from mltool.losses._pairs import Pairs, distance, pairs_from_labels
+from mltool.losses._pairs import (
+    Pairs,
+    distance,
+    has_any,
+    log_odds,
+    log_one_plus_sum_exp,
+    log_sum_exp,
+    mean_over,
+    pairs_from_labels,
+    row_mean,
+    softmax_loss,
+)
 
-__all__ = ["Pairs", "distance", "pairs_from_labels"]
+__all__ = [
+    "Pairs",
+    "distance",
+    "has_any",
+    "log_odds",
+    "log_one_plus_sum_exp",
+    "log_sum_exp",
+    "mean_over",
+    "pairs_from_labels",
+    "row_mean",
+    "softmax_loss",
+]
