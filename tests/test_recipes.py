@@ -25,6 +25,8 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "caltech101",
         "losses-caltech101",
         "losses-omniglot",
+        "heads-grocery40",
+        "heads-caltech101",
         "metrix-digits",
         "metrix-omniglot",
         "metrix-caltech101",

@@ -57,6 +57,13 @@ LONG = {
     "evaluate a.h5 --max-memory 0": "500M or 4G",
     "plot ranking a.h5 -o a.png --worst 0": "greater than or equal to 1",
     "pack missing -o a.h5 --quality 96": "less than or equal to 95",
+    # heads on cached vectors
+    f"{TRAIN} -a vectors --image-size 8": "--image-size is for images",
+    f"{TRAIN} -a vectors --projection conv": "for feature maps",
+    f"{TRAIN} -a vectors --mixup feature": "--mixup input mixes the vectors themselves",
+    f"{DISTILL} -a vectors --loss fitnet": "compares feature maps",
+    f"{DISTILL} -a vectors --loss contrastive+ --loss crd": "compares pooled features",
+    f"{DISTILL} -a vectors --views 2": "always the same",
     # what an option needs, and what does not go together
     f"{TRAIN} --patience 3": "--patience needs --val",
     f"{TRAIN} --memory-start 3": "--memory-start needs --memory",

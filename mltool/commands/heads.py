@@ -10,9 +10,9 @@ from mltool.files.cached_vectors import CachedVectors
 from mltool.files.manifest import Manifest
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder, build_head
-from mltool.models.spec import VECTORS, ModelSpec
+from mltool.models.spec import ModelSpec
 from mltool.options import heads
-from mltool.options.model import ModelOptions
+from mltool.options.model import VECTORS, ModelOptions
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,6 @@ class CachedVectors:
         self._vectors = ConcatenatedRows([part.vectors for part in parts])
         start = dict(zip(self.files, self._vectors.starts.tolist(), strict=False))
         self._rows = np.array([start[path] + int(row) for path, _, row in pairs], np.int64)
-        if len(self._rows) and self._rows.max() >= len(self._vectors):
-            raise InputError(f"{self.files[-1]} has lost rows since it was read; embed it again")
 
     @property
     def dim(self) -> int:

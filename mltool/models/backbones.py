@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mltool.components import suggest
 from mltool.errors import InputError, UsageError
 from mltool.files import safetensors_file
-from mltool.models.spec import IMAGENET_MEAN, IMAGENET_STD, VECTORS
+from mltool.models.spec import IMAGENET_MEAN, IMAGENET_STD
+from mltool.options.model import VECTORS
 
 logger = logging.getLogger(__name__)
 

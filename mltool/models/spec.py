@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from mltool.errors import InputError, UsageError
 from mltool.files.embeddings import METRICS
+from mltool.options.model import VECTORS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-VECTORS = "vectors"  # the backbone of a head
 # of a field's metadata: the value with which its feature is absent, and whether every model of
 # images has the feature, so that only a head leaves it out
 NEUTRAL, OF_IMAGES = "neutral", "of_images"

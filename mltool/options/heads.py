@@ -17,8 +17,6 @@ from mltool.options.model import ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.teacher import TeacherOptions
 
-VECTORS = "vectors"
-
 
 def refuse_head_options(
     model: ModelOptions,

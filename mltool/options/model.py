@@ -9,6 +9,8 @@ import typer
 from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules
 from mltool.options.images import ImageSize, KeepAspect, Resize, complete_from
 
+VECTORS = "vectors"  # the --arch, and the backbone, of a head
+
 option = partial(typer.Option, rich_help_panel="Model")
 
 Weights = Annotated[

@@ -22,9 +22,9 @@ from mltool.options.choices import (
     uses_tuples,
 )
 from mltool.options.embedding import EmbedOptions
-from mltool.options.heads import VECTORS, refuse_head_options
+from mltool.options.heads import refuse_head_options
 from mltool.options.images import ImageOptions
-from mltool.options.model import ModelOptions, SourceOptions
+from mltool.options.model import VECTORS, ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
 from mltool.options.run import parse_size
