@@ -111,7 +111,7 @@ def test_other_settings_are_refused_on_resume(
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     done = run(*words, "--lr", 0.5, "--resume", status=5)
-    assert "lr: 0.001 -> 0.5" in done.stderr
+    assert "lr: 0.003 -> 0.5" in done.stderr
 
 
 @pytest.mark.slow

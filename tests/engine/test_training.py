@@ -27,6 +27,7 @@ from tiny_runs import (
 from torch import nn
 
 from mltool.engine import run_state, training
+from mltool.engine.data import Images
 from mltool.engine.extract import Extraction, embed_rows, find_readable
 from mltool.engine.loading import load
 from mltool.engine.training import train
@@ -231,7 +232,7 @@ def test_validation_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert len(set(scores.values())) > 1
     best = max(scores.values())
     given = plan(validate=True)
-    images = given.validation.images
+    images = given.validation.source
     found = checkpoint.read(str(output)).build_model()
     vectors = embed_rows(found, images, Extraction(8, 0, torch.device("cpu"), "fp32"))
     held_out = images.manifest
@@ -308,7 +309,7 @@ def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
     bad = dataclasses.replace(
         of, paths=StringArray.from_texts(["/no/such.png", *list(of.paths)[1:]])
     )
-    images = training.Images(
+    images = Images(
         bad, given.model.spec, given.main.source.augmentation, seed=0, cache=True, skip_bad=True
     )
     rows, reasons = find_readable(images, workers=0, batch_size=7)
