@@ -23,6 +23,8 @@ from mltool.options.group import (
 from mltool.options.images import ImageOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions, parse_size
+from mltool.options.validation import RANKING_METRICS
+from mltool.retrieval.metrics import NAMED
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,7 @@ def test_rates_of_groups_and_their_short_forms() -> None:
 def test_wrong_rates_of_groups(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         OptimisationOptions(lr_backbone=0.1, lr_group=[text])
+
+
+def test_the_metrics_that_select_are_those_that_are_computed() -> None:
+    assert set(RANKING_METRICS) == NAMED.keys()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from mltool import components
+from mltool.errors import UsageError
 from mltool.options.group import UNRECORDED, Rule
 from mltool.options.lists import OnBadImage
 
@@ -42,9 +43,18 @@ KeepAspect = Annotated[
 ]
 
 
+def check_sizes(crop: int | None, resize: int | None) -> None:
+    """Raise UsageError for a shorter side that does not hold the square to be cropped."""
+    if crop is not None and resize is not None and resize < crop:
+        raise UsageError(
+            f"a shorter side of {resize} pixels is smaller than the crop of {crop}; raise --resize "
+            "or lower --image-size"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """The images of training."""
+    """The images of training. Raises UsageError for a --resize below --image-size."""
 
     image_size: ImageSize = None
     resize: Resize = None
@@ -64,3 +74,6 @@ class ImageOptions:
         option("--cache", help="Keep decoded, resized images in memory where they fit."),
         UNRECORDED,
     ] = "ram"
+
+    def __post_init__(self) -> None:
+        check_sizes(self.image_size, self.resize)

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from mltool.options.group import NONE_IS_ABSENT, Rule, check_rules
-from mltool.options.images import ImageSize, KeepAspect, Resize, complete_from
+from mltool.options.images import (
+    ImageSize,
+    KeepAspect,
+    Resize,
+    check_sizes,
+    complete_from,
+)
 
 VECTORS = "vectors"  # the --arch, and the backbone, of a head
 
@@ -99,7 +105,10 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """The network that embeds, where it is not a checkpoint that says all of itself."""
+    """The network that embeds, where it is not a checkpoint that says all of itself.
+
+    Raises UsageError for a --resize below --image-size.
+    """
 
     weights: Weights = None
     pooling: Annotated[
@@ -113,3 +122,6 @@ class SourceOptions:
     image_size: ImageSize = None
     resize: Resize = None
     keep_aspect: KeepAspect = False
+
+    def __post_init__(self) -> None:
+        check_sizes(self.image_size, self.resize)

@@ -1,5 +1,6 @@
 """How a command is carried out: where, with how many processes, and what is kept meanwhile."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -19,8 +20,19 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     option("--precision", help="Arithmetic of the network; losses and similarities stay in fp32."),
 ]
+
+
+def check_device(text: str) -> str:
+    """Return the name of a device as it is. Raises BadParameter for what is none."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", text):
+        raise typer.BadParameter(f"no device {text!r}; use auto, cpu, cuda, cuda:N or mps")
+    return text
+
+
 Device = Annotated[
-    str, option("-d", "--device", help="auto, cpu, cuda, cuda:N or mps."), UNRECORDED
+    str,
+    option("-d", "--device", callback=check_device, help="auto, cpu, cuda, cuda:N or mps."),
+    UNRECORDED,
 ]
 Seed = Annotated[
     int,

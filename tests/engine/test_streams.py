@@ -1,12 +1,24 @@
 """Several streams in a run: whose batch comes when, in one pass or apart, and after a resume."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import images, in_turn, interrupted, manifest, model, moment, plan, run, runtime
+from tiny_runs import (
+    images,
+    in_turn,
+    interrupted,
+    kill_until_done,
+    manifest,
+    model,
+    moment,
+    plan,
+    run,
+    runtime,
+)
 from torch import Tensor, nn
 
 from mltool.commands.objective import Additions, Pairing, build_objective
@@ -175,6 +187,16 @@ def test_two_streams_interrupted_end_with_the_same_bytes(
 
 
 STATE = {f"streams.others.{key}" for key in ("epoch", "anchors", "positives", "negatives")}
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "hard"])
+def test_two_streams_killed_end_with_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    start = time.monotonic()
+    expected = run(whole, **two_streams(kind))
+    seconds = time.monotonic() - start
+    kill_until_done(broken, kills=4, seed=7, seconds=seconds, **two_streams(kind))
+    assert broken.read_bytes() == expected
 
 
 def test_a_state_that_does_not_fit_its_sampler_is_refused(tmp_path: Path) -> None:

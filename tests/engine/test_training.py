@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from tiny_runs import (
     Child,
     hooked,
     interrupted,
+    kill_until_done,
     manifest,
     model,
     plan,
@@ -120,25 +120,6 @@ def test_a_signal_to_the_whole_group_saves(tmp_path: Path) -> None:
     assert run(output, run_time={"resume": True}) == expected
 
 
-def killed_until_done(output: Path, *, kills: int, seed: int, seconds: float, **settings) -> int:
-    """Kill -9 a run at random moments, always resuming; how many kills hit."""
-    moments, hits = random.Random(seed), 0
-    run_time = {"resume": True, "save_every": 0.0, "workers": settings.pop("workers", 0)}
-    for _ in range(kills):
-        child = Child(lambda: train(plan(**settings), runtime(output, **run_time)))
-        time.sleep(moments.uniform(0.02, seconds))
-        os.kill(child.pid, signal.SIGKILL)
-        status, message = child.wait()
-        assert status in (-9, 0), message
-        hits += status == -9
-        if output.exists():  # whole or not at all
-            checkpoint.read(str(output)).build_model()
-    child = Child(lambda: train(plan(**settings), runtime(output, **run_time)))
-    status, message = child.wait()
-    assert status == 0, message
-    return hits
-
-
 @pytest.mark.parametrize(
     ("seed", "settings"),
     [(1, {}), (2, {"validate": True, "ema": 0.9}), (3, {"workers": 2, "cache": False})],
@@ -151,7 +132,7 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int, settings: dict) -> 
     start = time.monotonic()
     expected = run(whole, **rest)
     seconds = max(time.monotonic() - start, 0.3)
-    hits = killed_until_done(killed, kills=4, seed=seed, seconds=seconds, workers=workers, **rest)
+    hits = kill_until_done(killed, kills=4, seed=seed, seconds=seconds, workers=workers, **rest)
     assert hits
     assert killed.read_bytes() == expected
     assert log_lines(killed) == log_lines(whole)
@@ -165,7 +146,7 @@ def test_killed_at_many_random_moments(tmp_path: Path, seed: int) -> None:
     settings = VARIANTS[seed % len(VARIANTS)]
     expected = run(tmp_path / "whole.safetensors", **settings)
     killed = tmp_path / "killed.safetensors"
-    killed_until_done(killed, kills=5, seed=seed, seconds=1.5, workers=seed % 3, **settings)
+    kill_until_done(killed, kills=5, seed=seed, seconds=1.5, workers=seed % 3, **settings)
     assert killed.read_bytes() == expected
 
 

@@ -6,6 +6,7 @@ a kill and a resume cost a second.
 
 import itertools
 import os
+import random
 import signal
 import time
 import traceback
@@ -34,6 +35,7 @@ from mltool.files import digits
 from mltool.files.history import record
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
+from mltool.models import checkpoint
 from mltool.models.embedder import Embedder, build
 from mltool.options.additions import refuse_additions
 
@@ -250,6 +252,25 @@ class Child:
             message = ""
         os.close(self._messages)
         return status, message
+
+
+def kill_until_done(output: Path, *, kills: int, seed: int, seconds: float, **settings) -> int:
+    """Kill -9 a run at random moments, always resuming; return how many kills hit."""
+    moments, hits = random.Random(seed), 0
+    run_time = {"resume": True, "save_every": 0.0, "workers": settings.pop("workers", 0)}
+    for _ in range(kills):
+        child = Child(lambda: train(plan(**settings), runtime(output, **run_time)))
+        time.sleep(moments.uniform(0.02, seconds))
+        os.kill(child.pid, signal.SIGKILL)
+        status, message = child.wait()
+        assert status in (-9, 0), message
+        hits += status == -9
+        if output.exists():  # whole or not at all
+            checkpoint.read(str(output)).build_model()
+    child = Child(lambda: train(plan(**settings), runtime(output, **run_time)))
+    status, message = child.wait()
+    assert status == 0, message
+    return hits
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
