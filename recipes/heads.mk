@@ -10,7 +10,7 @@
 # by the mean MAP@R of multi-similarity, info-nce and proxy-anchor at batch 64 and seed 0. Compared
 # were epochs 3, 10, 30 x rates 1e-4, 3e-4, 1e-3 (grocery40), and 1, 3 x the same rates and 10 x 3e-4
 # (Caltech-101). `untrained` is the layer as it starts.
-# About 20 s a run on one core, most of it imports; a run of training takes 1 to 3 s.
+# About 10 s of processor time a run, most of it imports; training takes 1 to 3 s of these.
 # One line per finished run in results/heads_*.jsonl; runs that are there are skipped.
 HEADS := $(RUN)/heads
 HEAD_SEEDS ?= 0 1 2 3 4
