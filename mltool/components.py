@@ -379,7 +379,7 @@ def _convert(component: Component, setting: Setting, text: str) -> Value:
                 raise ValueError
             return text
         if setting.type.startswith("tuple"):
-            return tuple(finite(part) for part in text.split("+"))
+            return tuple(finite(number) for number in text.split("+"))
         if setting.type == "bool":
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         if text.lower() == "none" and "None" in setting.type:

@@ -1,6 +1,6 @@
 """Ranks, gathering with gradient and averaging: all uses of torch.distributed.
 
-Each rank embeds its part of the batch, every rank computes the whole loss over all rows, and
+Each rank embeds its share of the batch, every rank computes the whole loss over all rows, and
 gradients are averaged after backward. The backward of `gather` sums over ranks, so the average is
 the gradient of one process with the whole batch. Example with 2 ranks, whose vectors are a and b:
 both compute L(a, b). The backward of `gather` gives rank 0 dL/da from its loss plus dL/da from rank
@@ -77,9 +77,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.size = len(rows)
-        parts = [torch.empty_like(rows) for _ in range(world())]
-        distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        gathered = [torch.empty_like(rows) for _ in range(world())]
+        distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -103,9 +103,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat = torch.cat([g.reshape(-1) for g in gradients])
     distributed.all_reduce(flat)
     flat /= world()
-    parts = flat.split([g.numel() for g in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    averages = flat.split([g.numel() for g in gradients])
+    for gradient, average in zip(gradients, averages, strict=True):
+        gradient.copy_(average.view_as(gradient))
 
 
 def broadcast_buffers(module: nn.Module) -> None:

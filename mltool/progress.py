@@ -42,9 +42,9 @@ class Progress:
     def _line(self, done: int, note: str, now: float) -> str:
         rate = (done - self.start) / max(now - self._started, 1e-9)
         left = (self.total - done) / rate if rate > 0 else float("inf")
-        parts = [f"{self.label}: {100 * done // max(self.total, 1)} % ({done}/{self.total})"]
-        parts += [f"{rate:.3g} {self.unit}/s", f"{format_duration(left)} left"]
-        return ", ".join(parts + ([note] if note else []))
+        facts = [f"{self.label}: {100 * done // max(self.total, 1)} % ({done}/{self.total})"]
+        facts += [f"{rate:.3g} {self.unit}/s", f"{format_duration(left)} left"]
+        return ", ".join(facts + ([note] if note else []))
 
     def __enter__(self) -> Self:
         if self._bar is not None:

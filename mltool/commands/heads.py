@@ -86,5 +86,5 @@ def check_input(spec: ModelSpec, stored: CachedVectors, *, head: str) -> None:
 
 
 def _shorten(space: str) -> str:
-    digest, slash, part = space.partition("/")
-    return digest[:12] + slash + part
+    digest, slash, rest = space.partition("/")
+    return digest[:12] + slash + rest

@@ -20,19 +20,19 @@ def run(texts: list[str], output: str, *, options: IndexOptions = IndexOptions()
     atomic.check_writable(output)
     paths = [path for text in texts for path in shards.expand(text)]
     atomic.refuse_inputs(output, paths)
-    parts = []
+    files = []
     for path in paths:
-        parts.append(embeddings.read(path))
-        release(parts[-1].vectors)
-    built = build(parts, kind=options.type, seed=options.seed)
+        files.append(embeddings.read(path))
+        release(files[-1].vectors)
+    built = build(files, kind=options.type, seed=options.seed)
     about = built.about
     step = record(
         "index",
-        inputs=[("embeddings", path, part.digest) for path, part in zip(paths, parts, strict=True)],
+        inputs=[("embeddings", path, file.digest) for path, file in zip(paths, files, strict=True)],
         settings={"type": about.factory, "seed": options.seed},
         counts={"vectors": len(about), "trained_on": about.trained_on},
     )
-    history = extend(merge(*(part.history for part in parts)), record=step)
+    history = extend(merge(*(file.history for file in files)), record=step)
     search_index.write(output, replace(about, history=history), built.emit)
     logger.info(
         "%s: %d vectors as %s, recall@10 %.4f against exact search of %d of them",

@@ -43,10 +43,10 @@ def open_data(
     if root is not None and not standard_inputs:
         raise UsageError("--root is for paths on standard input; give - as data")
     lists = _read_vectors(texts) if of_vectors else (_read(text, root) for text in texts)
-    parts = [_choose_split(*each, split, need_split) for each in lists]
-    if split not in (None, selection.ALL) and not any(map(selection.splits, parts)):
+    manifests = [_choose_split(*each, split, need_split) for each in lists]
+    if split not in (None, selection.ALL) and not any(map(selection.splits, manifests)):
         raise UsageError(f"--split {split}: the data have no splits")
-    manifest = selection.join(parts)
+    manifest = selection.join(manifests)
     if labels is not None:
         manifest = selection.replace_labels(manifest, open_data([labels]))
     if pairs is not None:

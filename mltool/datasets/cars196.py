@@ -63,14 +63,14 @@ def _read_repacked(folder: str) -> Listed:
     class_names = {number: ",".join(row) for number, row in enumerate(rows, start=1)}
     names: list[str] = []
     classes: list[int] = []
-    for part in ("train", "test"):
-        path = os.path.join(folder, f"anno_{part}.csv")
+    for split in ("train", "test"):
+        path = os.path.join(folder, f"anno_{split}.csv")
         for row in _read_csv(path):
             number = _official.parse_number(row[-1], path)
             if number not in class_names:
                 raise InputError(f"{escape(path)}: there is no class {number} in {NAMES}")
-            # file numbers start again in each part, so the part belongs to the name
-            names.append(f"{part}/{class_names[number].replace('/', '-')}/{row[0]}")
+            # file numbers start again in each split, so the split belongs to the name
+            names.append(f"{split}/{class_names[number].replace('/', '-')}/{row[0]}")
             classes.append(number)
     return os.path.join(folder, "car_data", "car_data"), names, classes, class_names
 

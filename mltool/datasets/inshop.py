@@ -31,7 +31,7 @@ def inshop(root: str) -> Manifest:
     if str(len(rows)) != stated:
         raise InputError(f"{escape(path)} has {len(rows):,} rows, but says {escape(stated)}")
     classes = [_official.parse_number(item.rpartition("_")[2], path) for _, item, _ in rows]
-    split = np.array([part.encode() for _, _, part in rows])
+    split = np.array([text.encode() for _, _, text in rows])
     columns = {"split": split, "is_query": split == b"query", "is_gallery": split == b"gallery"}
     items = dict(zip(classes, (item for _, item, _ in rows), strict=True))
     manifest = _official.build_manifest(

@@ -24,16 +24,18 @@ def omniglot(root: str) -> Manifest:
     for folder in folders.values():
         _official.find_folder(root, ("",), folder)
     root = os.path.abspath(root)
-    parts = {split: find_images(os.path.join(root, folder)) for split, folder in folders.items()}
-    inside = [name.decode() for names, _ in parts.values() for name in names.tolist()]
+    images = {split: find_images(os.path.join(root, folder)) for split, folder in folders.items()}
+    inside = [name.decode() for names, _ in images.values() for name in names.tolist()]
     characters = [name.rpartition("/")[0] for name in inside]
     number = {name: label for label, name in enumerate(dict.fromkeys(characters))}
-    split = np.repeat([key.encode() for key in parts], [len(names) for names, _ in parts.values()])
+    split = np.repeat(
+        [key.encode() for key in images], [len(names) for names, _ in images.values()]
+    )
     manifest = Manifest(
         names=StringArray.from_texts(
             f"{folders[key.decode()]}/{name}" for key, name in zip(split, inside, strict=True)
         ).to_array(),
-        paths=StringArray.join([paths for _, paths in parts.values()]),
+        paths=StringArray.join([paths for _, paths in images.values()]),
         labels=np.array([number[name] for name in characters]),
         label_names=tuple(number),
         columns={

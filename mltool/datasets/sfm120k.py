@@ -32,12 +32,12 @@ def sfm120k(root: str) -> Manifest:
     folder = _official.find_folder(lists, ("",), "ims")
     path = os.path.join(lists, LISTS)
     content = safe_pickle.read(path)
-    parts = [_parse_split(_get_entry(content, key, path), key, path) for key in COUNTS]
-    _check_counts(parts, path)
+    splits = [_parse_split(_get_entry(content, key, path), key, path) for key in COUNTS]
+    _check_counts(splits, path)
     path = os.path.join(lists, WHITEN)
     if os.path.exists(path):
-        parts.append(_parse_split(safe_pickle.read(path), "whiten", path))
-    return _join(parts, folder)
+        splits.append(_parse_split(safe_pickle.read(path), "whiten", path))
+    return _join(splits, folder)
 
 
 @dataclass(frozen=True)
@@ -71,40 +71,40 @@ def _parse_split(content: object, split: str, path: str) -> _Split:
     return _Split(split, ids, classes, np.column_stack([anchors, positives]))
 
 
-def _join(parts: Sequence[_Split], folder: str) -> Manifest:
-    ids = [key for part in parts for key in part.ids]
+def _join(splits: Sequence[_Split], folder: str) -> Manifest:
+    ids = [key for each in splits for key in each.ids]
     files = StringArray.from_texts(
         f"ims/{key[-2:]}/{key[-4:-2]}/{key[-6:-4]}/{key}" for key in ids
     ).to_array()
     _official.require_files(folder, files)
     names = StringArray.from_texts(
-        f"{part.split}/{key}" for part in parts for key in part.ids
+        f"{each.split}/{key}" for each in splits for key in each.ids
     ).to_array()
     check_unique(names, escape(folder))
-    sizes = [len(part.ids) for part in parts]
+    sizes = [len(each.ids) for each in splits]
     starts = np.cumsum([0, *sizes[:-1]])
-    texts = StringArray.from_texts(text for part in parts for text in part.classes).to_array()
+    texts = StringArray.from_texts(text for each in splits for text in each.classes).to_array()
     labels, label_names = number_labels(texts)
     return Manifest(
         names=names,
         paths=StringArray.from_texts(os.fsencode(folder) + b"/" + name for name in files.tolist()),
         labels=labels,
         label_names=label_names,
-        columns={"split": np.repeat(np.array([part.split for part in parts], "S"), sizes)},
+        columns={"split": np.repeat(np.array([each.split for each in splits], "S"), sizes)},
         root=folder,
         pairs=np.concatenate(
-            [part.pairs + start for part, start in zip(parts, starts, strict=True)]
+            [each.pairs + start for each, start in zip(splits, starts, strict=True)]
         ),
     )
 
 
-def _check_counts(parts: Sequence[_Split], path: str) -> None:
-    for part in parts:
-        images, pairs = COUNTS[part.split]
-        if (len(part.ids), len(part.pairs)) != (images, pairs):
+def _check_counts(splits: Sequence[_Split], path: str) -> None:
+    for each in splits:
+        images, pairs = COUNTS[each.split]
+        if (len(each.ids), len(each.pairs)) != (images, pairs):
             raise InputError(
-                f"{escape(path)}: the {part.split} split of SfM-120k has {images:,} images and "
-                f"{pairs:,} pairs, but here are {len(part.ids):,} and {len(part.pairs):,}; {_HINT}"
+                f"{escape(path)}: the {each.split} split of SfM-120k has {images:,} images and "
+                f"{pairs:,} pairs, but here are {len(each.ids):,} and {len(each.pairs):,}; {_HINT}"
             )
 
 

@@ -78,13 +78,15 @@ def _embed(model: nn.Module, inputs: ModelInputs) -> Tensor:
 def embed_rows(
     model: nn.Module, images: BatchSource, how: Extraction, *, rows: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Return the embeddings [N, D] of all rows or some; each rank embeds an equal part of them."""
+    """Return the embeddings [N, D] of all rows or some; each rank embeds an equal share of them."""
     rows = range(len(images.manifest)) if rows is None else rows
     size = -(-len(rows) // distributed.world())
     rows_of_rank = rows[distributed.rank() * size : (distributed.rank() + 1) * size]
-    parts = [block.vectors for block in embed_blocks(model, images, rows_of_rank, how)]
-    joined = np.concatenate(parts) if parts else None
-    return np.concatenate([part for part in distributed.gather_objects(joined) if part is not None])
+    blocks = [block.vectors for block in embed_blocks(model, images, rows_of_rank, how)]
+    joined = np.concatenate(blocks) if blocks else None
+    return np.concatenate(
+        [vectors for vectors in distributed.gather_objects(joined) if vectors is not None]
+    )
 
 
 def embed_in_training(

@@ -22,8 +22,8 @@ from mltool.processors import usable_cores
 def batch_rows(rows: Sequence[int], batch_size: int, *, views: int = 1) -> Iterator[Rows]:
     """Yield the rows in batches of at most `batch_size` rows, each with its first `views` draws."""
     for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        yield [(row, view) for row in part for view in range(views)]
+        batch = rows[start : start + batch_size]
+        yield [(row, view) for row in batch for view in range(views)]
 
 
 def load(

@@ -183,12 +183,12 @@ class TupleSampler(Sampler):
 
         The draw of the epoch's i-th anchor is epoch * tuples + i, which is unique over the run.
         """
-        part = self._part(step)
-        draws = range(epoch * len(self.tuples) + part.start, epoch * len(self.tuples) + part.stop)
-        anchors = self.tuples.anchors[part]
+        span = self._find_span(step)
+        draws = range(epoch * len(self.tuples) + span.start, epoch * len(self.tuples) + span.stop)
+        anchors = self.tuples.anchors[span]
         if not self.full_tuples:
             return list(zip(anchors.tolist(), draws, strict=True))
-        others = self._others(part)
+        others = self._others(span)
         rows = np.column_stack([anchors, np.where(others < 0, anchors[:, None], others)])
         return [
             (int(row), draw * self.stride + index)
@@ -198,13 +198,13 @@ class TupleSampler(Sampler):
 
     def columns(self, epoch: int, step: int) -> dict[str, np.ndarray]:
         """Return the rows of each anchor's positive and negatives [B, 1 + n], -1 = none."""
-        return {} if self.full_tuples else {COLUMN: self._others(self._part(step))}
+        return {} if self.full_tuples else {COLUMN: self._others(self._find_span(step))}
 
-    def _part(self, step: int) -> slice:
+    def _find_span(self, step: int) -> slice:
         return slice(step * self.per_batch, (step + 1) * self.per_batch)
 
-    def _others(self, part: slice) -> np.ndarray:
-        return np.column_stack([self.tuples.positives[part], self.tuples.negatives[part]])
+    def _others(self, span: slice) -> np.ndarray:
+        return np.column_stack([self.tuples.positives[span], self.tuples.negatives[span]])
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the epoch and its tuples."""

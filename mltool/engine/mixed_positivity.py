@@ -47,7 +47,7 @@ def as_text(curve: Curve) -> str:
         last = "-" if math.isnan(by_formula) else f"{by_formula:.4f}"
         lines.append(f"{share:<8.1f}{measured:>10.4f}{last:>14}")
     how = [f"{curve.examples:,} mixed examples", curve.loss, curve.miner, curve.mixup]
-    lines.append("\n" + "; ".join(part for part in how if part))
+    lines.append("\n" + "; ".join(text for text in how if text))
     return "\n".join(lines)
 
 
@@ -93,7 +93,7 @@ def _summarize(
     level: str,
 ) -> Curve:
     """Turn what was measured at each lambda, batch by batch, into probabilities."""
-    joined = [torch.cat(parts).numpy() for parts in sims]
+    joined = [torch.cat(batches).numpy() for batches in sims]
     if not len(joined[0]):
         raise InputError("no image has both positives and negatives in its batch; nothing to mix")
     limits = [threshold(loss, lam) for lam in LAMBDAS]
@@ -108,7 +108,7 @@ def _summarize(
         mixup=level,
         examples=len(joined[0]),
         share=LAMBDAS,
-        empirical=tuple(float(torch.cat(parts).double().mean()) for parts in pulled),
+        empirical=tuple(float(torch.cat(batches).double().mean()) for batches in pulled),
         closed_form=tuple(closed) or None,
     )
 

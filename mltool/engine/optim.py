@@ -1,6 +1,7 @@
-"""Optimisers whose groups, named after the part that learns, have rates of their own.
+"""Optimisers whose groups, named after what learns, have rates of their own.
 
-Parameters of the model go by its parts; a term of the objective names the group of what it learns.
+Parameters of the model go by its child modules; a term of the objective names the group of what it
+learns.
 """
 
 import math
@@ -53,7 +54,7 @@ def create(
             {
                 "params": [p for _, p in members],
                 "names": [n for n, _ in members],
-                "part": group,
+                "group": group,
                 "lr": rates[group],
                 "base_lr": rates[group],
                 "weight_decay": decay,
@@ -76,8 +77,8 @@ def _group_parameters(
     for group, name, parameter in _list_parameters(model, objective):
         matrix = parameter.numel() > max(parameter.shape, default=1)  # [C, 1, 1] is a vector
         decay = weight_decay if group != "proxies" and matrix else 0.0
-        part = group if group in ("backbone", "proxies") else "head"
-        groups.setdefault((part, decay), {}).setdefault(group, []).append((name, parameter))
+        section = group if group in ("backbone", "proxies") else "head"
+        groups.setdefault((section, decay), {}).setdefault(group, []).append((name, parameter))
     return [
         (group, decay, members)
         for (_, decay), by_group in groups.items()
@@ -107,8 +108,8 @@ def _list_parameters(
 ) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield (group, name, parameter) of all that learns."""
     for name, parameter in model.named_parameters():
-        part = name.partition(".")[0]
-        yield part if part in RATE_GROUPS else "projection", f"model.{name}", parameter
+        child = name.partition(".")[0]
+        yield child if child in RATE_GROUPS else "projection", f"model.{name}", parameter
     group_of: dict[nn.Parameter, str] = {}
     for module in objective.modules():  # the inner modules come later, and prevail
         if (group := getattr(module, "group", None)) is not None:

@@ -42,7 +42,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def batch(self, epoch: int, step: int) -> Rows:
-        """Return the batch of one step; each rank takes an equal part, in order."""
+        """Return the batch of one step; each rank takes an equal share, in order."""
 
     @abstractmethod
     def summary(self) -> str:

@@ -74,24 +74,24 @@ def read_stream(stream: Stream, steps: range, workers: int, embed: EmbedderOf) -
 
 
 def _rows_of_rank(sampler: Sampler, numbers: range, embed: EmbedRows) -> Iterator[Rows]:
-    """Yield this rank's part of the batches of some steps, beginning epochs on the way."""
+    """Yield this rank's share of the batches of some steps, beginning epochs on the way."""
     for number in numbers:
         epoch, step = divmod(number, sampler.steps)
         if step == 0 and number > numbers.start:
             sampler.begin(epoch, embed)
         batch = sampler.batch(epoch, step)
-        yield batch[_part_of_rank(len(batch))]
+        yield batch[_slice_of_rank(len(batch))]
 
 
 def _add_columns(batch: Batch, sampler: Sampler, number: int) -> Batch:
     """Add the columns that the sampler gives a batch to those of the image list."""
     columns = {
-        name: torch.from_numpy(of[_part_of_rank(len(of))])
+        name: torch.from_numpy(of[_slice_of_rank(len(of))])
         for name, of in sampler.columns(*divmod(number, sampler.steps)).items()
     }
     return replace(batch, columns=batch.columns | columns) if columns else batch
 
 
-def _part_of_rank(size: int) -> slice:
-    part = size // distributed.world()
-    return slice(distributed.rank() * part, (distributed.rank() + 1) * part)
+def _slice_of_rank(size: int) -> slice:
+    local_size = size // distributed.world()
+    return slice(distributed.rank() * local_size, (distributed.rank() + 1) * local_size)

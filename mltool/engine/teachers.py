@@ -59,22 +59,23 @@ class CachedTeacher:
 
     def __init__(self, text: str) -> None:
         paths = shards.expand(text)
-        parts = [embeddings.read_header(path) for path in paths]
-        first = parts[0]
-        shards.check_match(paths, parts, of_equal_pixels=True)
+        headers = [embeddings.read_header(path) for path in paths]
+        first = headers[0]
+        shards.check_match(paths, headers, of_equal_pixels=True)
         self.metric, self.space, self.views = first.metric, first.space, first.views
         self.dim = first.vectors.shape[1] // self.views
-        self.history = history.merge(*(part.history for part in parts))
-        digest = (
-            first.digest if len(parts) == 1 else canonical_json.digest([p.digest for p in parts])
-        )
+        self.history = history.merge(*(header.history for header in headers))
+        digests = [header.digest for header in headers]
+        digest = digests[0] if len(digests) == 1 else canonical_json.digest(digests)
         self.inputs: Inputs = (("--teacher", text, digest),)
-        self._text, self._names = text, np.concatenate([part.names for part in parts])
-        if len(parts) > 1:
+        self._text, self._names = text, np.concatenate([header.names for header in headers])
+        if len(headers) > 1:
             check_unique(self._names, text)
         self._rows = np.empty(0, np.int64)
         # a view of an image is a row of its own
-        self._vectors = ConcatenatedRows([part.vectors.reshape(-1, self.dim) for part in parts])
+        self._vectors = ConcatenatedRows(
+            [header.vectors.reshape(-1, self.dim) for header in headers]
+        )
         self.preprocess = _preprocess(first)
         self.augmentation = _augmentation(paths[0], self.preprocess) if self.views > 1 else None
 

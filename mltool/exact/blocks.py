@@ -32,6 +32,6 @@ def run_parallel(work: Callable[[slice], None], rows: slice, size: int) -> None:
     Returns when all calls are done; the first error that a call raises is raised again.
     """
     starts = range(rows.start, rows.stop, size)
-    parts = [slice(start, min(start + size, rows.stop)) for start in starts]
+    blocks = [slice(start, min(start + size, rows.stop)) for start in starts]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        list(pool.map(work, parts))
+        list(pool.map(work, blocks))

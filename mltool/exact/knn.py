@@ -11,8 +11,8 @@
 ([[1], [2], [1]], [[0.8], [0.96], [0.96]])
 >>> labels = np.array([0, 1, 0])
 >>> relevance = Relevance(labels, labels, self_rows=np.arange(3), tie_order=rows.tie_order())
->>> (part,) = rank_relevant(rows, rows, relevance, resources=Resources())
->>> part.starts.tolist(), part.ranks.tolist()  # a and c: b stands above the other of the two
+>>> (block,) = rank_relevant(rows, rows, relevance, resources=Resources())
+>>> block.starts.tolist(), block.ranks.tolist()  # a and c: b stands above the other of the two
 ([0, 1, 1, 2], [1, 1])
 
 Whatever the precision of the products, the size of the blocks and the number of threads, the

@@ -84,17 +84,17 @@ def scan(
     if transposed is not None and np.isneginf(transposed).any():
         transposed = None
 
-    def scan_strip(part: slice) -> tuple[Candidates | None, Candidates | None]:
+    def scan_strip(strip: slice) -> tuple[Candidates | None, Candidates | None]:
         """Return the candidates of the strip's rows and columns; None where there are too many."""
-        scores = tile.score_rows(part)
-        row, column = rows.start + part.start, columns.start
+        scores = tile.score_rows(strip)
+        row, column = rows.start + strip.start, columns.start
         # first the columns, because the visitor may overwrite the strip
         column_hits = None if transposed is None else select_above(scores, transposed[None, :])
         if column_hits is not None:
             column_hits = Candidates(
                 column_hits.columns + column, column_hits.queries + row, column_hits.scores
             )
-        row_hits = select_above(scores, thresholds[part, None])
+        row_hits = select_above(scores, thresholds[strip, None])
         if row_hits is not None:
             row_hits = row_hits._replace(
                 queries=row_hits.queries + row, columns=row_hits.columns + column
@@ -162,9 +162,9 @@ def _accept_columns(
 ) -> None:
     """Let `visitor` accept all columns of a tile whole, as queries."""
 
-    def accept_strip(part: slice) -> None:
-        transposed = tile.score_columns(part)
-        visitor.accept_dense(transposed, columns.start + part.start, rows.start, tile.bound)
+    def accept_strip(strip: slice) -> None:
+        transposed = tile.score_columns(strip)
+        visitor.accept_dense(transposed, columns.start + strip.start, rows.start, tile.bound)
 
     height = max(1, DENSE_STRIP // max(1, rows.stop - rows.start))
     list(pool.map(accept_strip, split_rows(columns.stop - columns.start, height)))

@@ -44,10 +44,10 @@ class Tile(Protocol):
     def bound(self) -> Bound:
         """How far the scores may lie from the exact ones."""
 
-    def score_rows(self, part: slice) -> np.ndarray:
+    def score_rows(self, rows: slice) -> np.ndarray:
         """Return the scores [p, m] of some rows."""
 
-    def score_columns(self, part: slice) -> np.ndarray:
+    def score_columns(self, columns: slice) -> np.ndarray:
         """Return the scores of some columns with all rows, transposed [p, n]."""
 
 
@@ -55,24 +55,24 @@ class Tile(Protocol):
 class ComputedTile:
     """A tile whose products are all computed; strips of rows are views of them."""
 
-    scores: np.ndarray  # [n, m] products; a strip of rows turns its part into scores, in place
+    scores: np.ndarray  # [n, m] products; a strip of rows turns its products into scores, in place
     left: Operand
     right: Operand
     metric: str
     bound: Bound
 
-    def score_rows(self, part: slice) -> np.ndarray:
+    def score_rows(self, rows: slice) -> np.ndarray:
         """Return the scores [p, m] of some rows, a view."""
-        strip = self.scores[part]
+        strip = self.scores[rows]
         if self.metric == "euclidean":
-            to_distances(strip, self.left.squares[part], self.right.squares)
+            to_distances(strip, self.left.squares[rows], self.right.squares)
         return strip
 
-    def score_columns(self, part: slice) -> np.ndarray:
+    def score_columns(self, columns: slice) -> np.ndarray:
         """Return the scores of some columns with all rows, transposed [p, n], a copy."""
-        transposed = np.empty((part.stop - part.start, len(self.scores)), self.scores.dtype)
+        transposed = np.empty((columns.stop - columns.start, len(self.scores)), self.scores.dtype)
         for square in split_rows(len(self.scores), TRANSPOSED):
-            transposed[:, square] = self.scores[square, part].T
+            transposed[:, square] = self.scores[square, columns].T
         return transposed
 
 

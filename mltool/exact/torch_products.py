@@ -105,19 +105,19 @@ class _StripTile:
     bound: Bound
     buffers: threading.local  # a strip in float32 for each thread
 
-    def score_rows(self, part: slice) -> np.ndarray:
+    def score_rows(self, rows: slice) -> np.ndarray:
         """Multiply some rows and return their scores [p, m]."""
         import torch
 
         assert isinstance(self.left.data, torch.Tensor)
         assert isinstance(self.right.data, torch.Tensor)
-        torch.mm(self.left.data[part], self.right.data.T, out=self.product[part])
-        return self._convert(self.product[part], self.left.squares[part], self.right.squares)
+        torch.mm(self.left.data[rows], self.right.data.T, out=self.product[rows])
+        return self._convert(self.product[rows], self.left.squares[rows], self.right.squares)
 
-    def score_columns(self, part: slice) -> np.ndarray:
+    def score_columns(self, columns: slice) -> np.ndarray:
         """Return the scores of some columns with all rows, transposed [p, n]."""
-        transposed = self.product[:, part].T
-        return self._convert(transposed, self.right.squares[part], self.left.squares)
+        transposed = self.product[:, columns].T
+        return self._convert(transposed, self.right.squares[columns], self.left.squares)
 
     def _convert(
         self, product: "torch.Tensor", squares: np.ndarray, others: np.ndarray

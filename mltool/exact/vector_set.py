@@ -190,8 +190,8 @@ def _sum_products(subscripts: str, left: np.ndarray, right: np.ndarray) -> np.nd
     # (a test holds it to that); a matrix product would not
     total = np.einsum(subscripts, left[..., :SUMMED], right[..., :SUMMED])
     for start in range(SUMMED, left.shape[1], SUMMED):
-        part = slice(start, start + SUMMED)
-        total += np.einsum(subscripts, left[..., part], right[..., part])
+        dims = slice(start, start + SUMMED)
+        total += np.einsum(subscripts, left[..., dims], right[..., dims])
     return total
 
 

@@ -16,11 +16,11 @@ def write_all(file: int, data: bytes | memoryview, offset: int) -> None:
 
 def read_all(file: int, offset: int, size: int) -> bytes:
     """Read `size` bytes from byte `offset`, fewer where the file ends. Raises OSError."""
-    parts = []
-    while size > 0 and (part := os.pread(file, size, offset)):
-        parts.append(part)
-        size, offset = size - len(part), offset + len(part)
-    return b"".join(parts)
+    pieces = []
+    while size > 0 and (piece := os.pread(file, size, offset)):
+        pieces.append(piece)
+        size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)
 
 
 def allocate(file: int, size: int) -> None:

@@ -21,12 +21,12 @@ class CachedVectors:
     def __init__(self, manifest: Manifest) -> None:
         pairs = [location.partition("\0") for location in manifest.paths]
         self.files = tuple(dict.fromkeys(path for path, _, _ in pairs))
-        parts = [embeddings.map_file(path) for path in self.files]
-        shards.check_match(self.files, parts)
-        self.metric, self.space = parts[0].metric, parts[0].space
-        self.preprocess = shards.value_of_all([part.preprocess for part in parts])
+        caches = [embeddings.map_file(path) for path in self.files]
+        shards.check_match(self.files, caches)
+        self.metric, self.space = caches[0].metric, caches[0].space
+        self.preprocess = shards.value_of_all([cache.preprocess for cache in caches])
         self._names = manifest.names
-        self._vectors = ConcatenatedRows([part.vectors for part in parts])
+        self._vectors = ConcatenatedRows([cache.vectors for cache in caches])
         start = dict(zip(self.files, self._vectors.starts.tolist(), strict=False))
         self._rows = np.array([start[path] + int(row) for path, _, row in pairs], np.int64)
 

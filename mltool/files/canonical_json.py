@@ -35,13 +35,13 @@ def digest(value: object) -> str:
 
 
 def differences(then: object, now: object, name: str = "") -> list[str]:
-    """List `name: then -> now` for every part in which two nested JSON values differ."""
+    """List `name: then -> now` for every value in which two nested JSON values differ."""
     if isinstance(then, dict) and isinstance(now, dict):
         keys = sorted(then.keys() | now.keys())
-        parts = [
+        members = [
             (f"{name}.{key}" if name else str(key), then.get(key), now.get(key)) for key in keys
         ]
-        return [line for key, old, new in parts for line in differences(old, new, key)]
+        return [line for key, old, new in members for line in differences(old, new, key)]
     return [] if then == now else [f"{name}: {_short(then)} -> {_short(now)}"]
 
 

@@ -239,7 +239,7 @@ def _flag(name: str, value: object) -> list[str]:
 
 def _input(option: str, path: str, digest: str) -> Record:
     # BENCHMARK:ROOT:SPLIT keeps its colons and loses its folders
-    name = ":".join(os.path.basename(os.path.normpath(part)) for part in path.split(":"))
+    name = ":".join(os.path.basename(os.path.normpath(word)) for word in path.split(":"))
     item: Record = {"option": option, "name": name, "digest": digest}
     steps = read(path) if os.path.isfile(path) else ()
     return item | ({"made_by": canonical_json.digest(steps[-1])} if steps else {})

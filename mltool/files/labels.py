@@ -1,4 +1,4 @@
-"""Classes as numbers into a list of label names, and the lists of several parts as one."""
+"""Classes as numbers into a list of label names, and the lists of several sets as one."""
 
 import re
 from collections.abc import Sequence
@@ -43,26 +43,26 @@ def decode_label_names(texts: np.ndarray, source: str) -> tuple[str, ...]:
 
 
 def join_labels(
-    parts: Sequence[Labelled], sources: Sequence[str] = ()
+    sets: Sequence[Labelled], sources: Sequence[str] = ()
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Join the labels of all parts [sum of N] and their label names.
+    """Join the labels of all sets [sum of N] and their label names.
 
-    A part without any label fits all others. Raises InputError if some parts have label names and
-    others only numbers; `sources` name the parts in that message.
+    A set without any label fits all others. Raises InputError if some sets have label names and
+    others only numbers; `sources` name the sets in that message.
     """
-    labelled = [i for i, part in enumerate(parts) if (part.labels >= 0).any()]
-    named = [i for i in labelled if parts[i].label_names]
+    labelled = [i for i, each in enumerate(sets) if (each.labels >= 0).any()]
+    named = [i for i in labelled if sets[i].label_names]
     if not named:
-        return np.concatenate([part.labels for part in parts]), ()
+        return np.concatenate([each.labels for each in sets]), ()
     if len(named) < len(labelled):
         bare = next(i for i in labelled if i not in named)
         mixed = "some of the embeddings have label names, but others"
         if sources:
             mixed = f"{sources[named[0]]} has label names, but {sources[bare]}"
         raise InputError(f"{mixed} only numbers; embed all from lists with labels")
-    texts = tuple(dict.fromkeys(text for part in parts for text in part.label_names))
+    texts = tuple(dict.fromkeys(text for each in sets for text in each.label_names))
     number = {text: label for label, text in enumerate(texts)}
     # -1 picks the last
-    tables = [np.array([*(number[text] for text in part.label_names), -1]) for part in parts]
-    joined = [table[part.labels] for table, part in zip(tables, parts, strict=True)]
+    tables = [np.array([*(number[text] for text in each.label_names), -1]) for each in sets]
+    joined = [table[each.labels] for table, each in zip(tables, sets, strict=True)]
     return np.concatenate(joined), texts

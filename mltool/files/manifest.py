@@ -27,15 +27,15 @@ class Summary:
     pairs: int = 0  # that the list declares
 
     def __str__(self) -> str:
-        parts = [f"{self.images:,} image{'' if self.images == 1 else 's'}"]
+        facts = [f"{self.images:,} image{'' if self.images == 1 else 's'}"]
         if self.classes:
             sizes = f"{self.smallest:,} to {self.largest:,} each, median {self.median:g}"
-            parts.append(f"{self.classes:,} class{'' if self.classes == 1 else 'es'} ({sizes})")
+            facts.append(f"{self.classes:,} class{'' if self.classes == 1 else 'es'} ({sizes})")
         if self.unlabelled:
-            parts.append(f"{self.unlabelled:,} without label")
+            facts.append(f"{self.unlabelled:,} without label")
         if self.pairs:
-            parts.append(f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}")
-        return ", ".join(parts)
+            facts.append(f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}")
+        return ", ".join(facts)
 
 
 WEIGHTS = ("weight",)  # columns that multiply the pairs of an image in training

@@ -23,22 +23,24 @@ class StringArray:
     @classmethod
     def from_texts(cls, texts: Iterable[str | bytes]) -> "StringArray":
         """Pack texts; a `str` becomes UTF-8, but for the bytes that were no UTF-8 before."""
-        parts, lengths = [b""], [np.zeros(0, np.int64)]
+        encoded, lengths = [b""], [np.zeros(0, np.int64)]
         remaining = iter(texts)
         while block := list(itertools.islice(remaining, BLOCK)):
             raw = [
                 text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
                 for text in block
             ]
-            parts.append(b"".join(raw))
+            encoded.append(b"".join(raw))
             lengths.append(np.fromiter(map(len, raw), np.int64, len(raw)))
-        return cls(np.frombuffer(b"".join(parts), np.uint8), _offsets(np.concatenate(lengths)))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), _offsets(np.concatenate(lengths)))
 
     @classmethod
-    def join(cls, parts: Sequence["StringArray"]) -> "StringArray":
+    def join(cls, arrays: Sequence["StringArray"]) -> "StringArray":
         """Concatenate arrays of strings."""
-        lengths = [np.diff(part.offsets) for part in parts]
-        return cls(np.concatenate([part.data for part in parts]), _offsets(np.concatenate(lengths)))
+        lengths = [np.diff(array.offsets) for array in arrays]
+        return cls(
+            np.concatenate([array.data for array in arrays]), _offsets(np.concatenate(lengths))
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -172,12 +172,12 @@ def _map(
 def _find(file: h5py.File, name: str) -> h5py.h5g.GroupID | h5py.h5d.DatasetID | None:
     node = file.id
     with _report_errors(file.filename):
-        for part in name.encode().split(b"/"):
-            if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(part):
+        for key in name.encode().split(b"/"):
+            if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(key):
                 return None
-            if node.links.get_info(part).type != h5py.h5l.TYPE_HARD:
+            if node.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 raise _unreadable(file, f"/{name} is a link, which could lead to other files")
-            node = h5py.h5o.open(node, part)
+            node = h5py.h5o.open(node, key)
     return node
 
 

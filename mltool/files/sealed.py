@@ -193,8 +193,8 @@ def is_frame_intact(stream: h5py.Dataset) -> bool:
 def _checksum(head: bytes, tail: bytes, stored: str) -> str:
     """Hash head and tail but for the place of the checksum, which holds `stored` now."""
     total = hashlib.sha256()
-    for part in (head, tail):
-        before, _, after = part.partition(stored.encode())
+    for segment in (head, tail):
+        before, _, after = segment.partition(stored.encode())
         total.update(before)
         total.update(after)
     return total.hexdigest()

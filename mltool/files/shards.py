@@ -1,4 +1,4 @@
-"""Several embeddings files read as one: shards of a run, or parts of a gallery."""
+"""Several embeddings files read as one: shards of a run, or of a gallery."""
 
 import glob
 import logging
@@ -45,9 +45,9 @@ def read_many(paths: Sequence[str]) -> Embeddings:
     Files must agree in dimension, metric and space, and share no name. Labels are joined by text.
     Columns that a file lacks are left out with a warning. Raises InputError.
     """
-    parts = [embeddings.read(path) for path in paths]
-    whole = join(paths, parts)
-    return whole if len(parts) == 1 else replace(whole, vectors=np.asarray(whole.vectors))
+    shards = [embeddings.read(path) for path in paths]
+    whole = join(paths, shards)
+    return whole if len(shards) == 1 else replace(whole, vectors=np.asarray(whole.vectors))
 
 
 def open_many(paths: Sequence[str]) -> Embeddings:
@@ -76,22 +76,22 @@ def name_broken_file(texts: Iterable[str | None]) -> Iterator[None]:
 
 
 def check_match(
-    paths: Sequence[str], parts: Sequence[Embeddings], *, of_equal_pixels: bool = False
+    paths: Sequence[str], shards: Sequence[Embeddings], *, of_equal_pixels: bool = False
 ) -> None:
-    """Raise InputError unless all parts agree in dimensions, metric and space.
+    """Raise InputError unless all shards agree in dimensions, metric and space.
 
     With `of_equal_pixels` they must also agree in views and preprocessing.
     """
-    for path, part in zip(paths[1:], parts[1:], strict=True):
-        first = parts[0]
+    for path, shard in zip(paths[1:], shards[1:], strict=True):
+        first = shards[0]
         facts: dict[str, tuple[object, object]] = {
-            "dimensions": (first.vectors.shape[1], part.vectors.shape[1]),
-            "metric": (first.metric, part.metric),
-            "model (space)": (first.space, part.space),
+            "dimensions": (first.vectors.shape[1], shard.vectors.shape[1]),
+            "metric": (first.metric, shard.metric),
+            "model (space)": (first.space, shard.space),
         }
         if of_equal_pixels:
-            facts["views"] = first.views, part.views
-            facts["preprocess"] = first.preprocess, part.preprocess
+            facts["views"] = first.views, shard.views
+            facts["preprocess"] = first.preprocess, shard.preprocess
         for what, (one, other) in facts.items():
             if one != other:
                 raise InputError(
@@ -100,51 +100,51 @@ def check_match(
                 )
 
 
-def join(paths: Sequence[str], parts: Sequence[Embeddings]) -> Embeddings:
-    """Concatenate embeddings without copying vectors; `paths` name the parts in messages.
+def join(paths: Sequence[str], shards: Sequence[Embeddings]) -> Embeddings:
+    """Concatenate embeddings without copying vectors; `paths` name the shards in messages.
 
-    Raises InputError if parts do not fit, as `read_many` does.
+    Raises InputError if shards do not fit, as `read_many` does.
     """
-    if not parts:
+    if not shards:
         raise InputError("no embeddings file was named; name at least one")
-    if len(parts) == 1:
-        return parts[0]
-    check_match(paths, parts)
-    names = np.concatenate([part.names for part in parts])
+    if len(shards) == 1:
+        return shards[0]
+    check_match(paths, shards)
+    names = np.concatenate([shard.names for shard in shards])
     check_unique(names, ", ".join(paths))
-    labels, label_names = join_labels(parts, paths)
+    labels, label_names = join_labels(shards, paths)
     return Embeddings(
         names=names,
-        vectors=cast(np.ndarray, ConcatenatedRows([part.vectors for part in parts])),
+        vectors=cast(np.ndarray, ConcatenatedRows([shard.vectors for shard in shards])),
         labels=labels,
         label_names=label_names,
-        columns=_join_columns(parts),
-        metric=parts[0].metric,
-        normalized=all(part.normalized for part in parts),
-        space=parts[0].space,
-        teacher_space=value_of_all([part.teacher_space for part in parts]),
-        preprocess=value_of_all([part.preprocess for part in parts]),
-        root=value_of_all([part.root for part in parts]),
-        history=merge(*(part.history for part in parts)),
-        digest=canonical_json.digest([part.digest for part in parts]),
+        columns=_join_columns(shards),
+        metric=shards[0].metric,
+        normalized=all(shard.normalized for shard in shards),
+        space=shards[0].space,
+        teacher_space=value_of_all([shard.teacher_space for shard in shards]),
+        preprocess=value_of_all([shard.preprocess for shard in shards]),
+        root=value_of_all([shard.root for shard in shards]),
+        history=merge(*(shard.history for shard in shards)),
+        digest=canonical_json.digest([shard.digest for shard in shards]),
     )
 
 
-def _join_columns(parts: Sequence[Embeddings]) -> dict[str, np.ndarray]:
-    everywhere = set.intersection(*(set(part.columns) for part in parts))
-    lacking = sorted(set().union(*(part.columns for part in parts)) - everywhere)
+def _join_columns(shards: Sequence[Embeddings]) -> dict[str, np.ndarray]:
+    everywhere = set.intersection(*(set(shard.columns) for shard in shards))
+    lacking = sorted(set().union(*(shard.columns for shard in shards)) - everywhere)
     if lacking:
         logger.warning("left out columns that not all files have: %s", ", ".join(lacking))
-    kept = [key for key in parts[0].columns if key in everywhere]
-    return {key: np.concatenate([part.columns[key] for part in parts]) for key in kept}
+    kept = [key for key in shards[0].columns if key in everywhere]
+    return {key: np.concatenate([shard.columns[key] for shard in shards]) for key in kept}
 
 
 def value_of_all(values: Sequence[str]) -> str:
-    """Return the text on which all parts agree, "" if they do not."""
+    """Return the text on which all shards agree, "" if they do not."""
     return values[0] if len(set(values)) == 1 else ""
 
 
 def _natural_key(path: str) -> list[tuple[int, str]]:
     """Return a key that sorts digits by value and all else as text."""
-    parts = re.split("([0-9]+)", path)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    pieces = re.split("([0-9]+)", path)
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]

@@ -119,12 +119,12 @@ class LoadReport:
         return cls(tuple(sorted(loaded)), tuple(sorted(missing)), tuple(sorted(unexpected)))
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded"]
+        facts = [f"{len(self.loaded)} tensors loaded"]
         for label, names in (("missing", self.missing), ("unexpected", self.unexpected)):
             if names:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                parts.append(f"{len(names)} {label} ({shown})")
-        return ", ".join(parts)
+                facts.append(f"{len(names)} {label} ({shown})")
+        return ", ".join(facts)
 
 
 def load_weights(backbone: nn.Module, source: str, *, name: str) -> LoadReport:

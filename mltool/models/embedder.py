@@ -128,9 +128,9 @@ def apply_by_size(function: Callable[[Tensor], Tensor], images: Sequence[Tensor]
     rows_of: dict[torch.Size, list[int]] = defaultdict(list)
     for row, image in enumerate(images):
         rows_of[image.shape].append(row)
-    parts = [function(torch.stack([images[row] for row in rows])) for rows in rows_of.values()]
+    outputs = [function(torch.stack([images[row] for row in rows])) for rows in rows_of.values()]
     order = torch.tensor([row for rows in rows_of.values() for row in rows]).argsort()
-    return torch.cat(parts)[order.to(parts[0].device)]
+    return torch.cat(outputs)[order.to(outputs[0].device)]
 
 
 def from_spec(spec: ModelSpec) -> Embedder:

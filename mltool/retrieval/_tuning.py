@@ -24,17 +24,17 @@ def tune(
     queries: Embeddings,
     vectors: np.ndarray,
     rows: np.ndarray,
-    parts: Sequence[Embeddings],
+    shards: Sequence[Embeddings],
 ) -> float:
     """Set the least effort that finds enough of the exact neighbours, and return the recall.
 
     `queries` are the `rows` [Q] of the index, `vectors` [Q, D] the same as faiss compares them.
     """
-    lowest, count = _find_exact_scores(queries, parts)
+    lowest, count = _find_exact_scores(queries, shards)
     recall = 0.0
     for effort in _sweep_effort(index):
         hits = search_faiss(index, vectors, RECALL_K, rows)[1]
-        recall = _count_reaching(hits, queries, parts, lowest) / max(1, count)
+        recall = _count_reaching(hits, queries, shards, lowest) / max(1, count)
         logger.info("recall@%d %.4f%s", RECALL_K, recall, effort)
         if recall >= RECALL_WANTED:
             return recall
@@ -46,26 +46,26 @@ def tune(
     return recall
 
 
-def _find_exact_scores(queries: Embeddings, parts: Sequence[Embeddings]) -> tuple[np.ndarray, int]:
+def _find_exact_scores(queries: Embeddings, shards: Sequence[Embeddings]) -> tuple[np.ndarray, int]:
     """Return the exact 10th best score of each query [Q], and how many neighbours these are.
 
     The query itself is left out. A query with fewer than ten neighbours has the last one's score.
     """
-    scores = [nearest(queries, part, k=RECALL_K, keep_self=False).scores for part in parts]
+    scores = [nearest(queries, shard, k=RECALL_K, keep_self=False).scores for shard in shards]
     best = -np.sort(-np.concatenate(scores, axis=1), axis=1)[:, :RECALL_K]
     valid = best > -np.inf
     return np.where(valid, best, np.inf).min(axis=1), int(valid.sum())
 
 
 def _count_reaching(
-    hits: np.ndarray, queries: Embeddings, parts: Sequence[Embeddings], lowest: np.ndarray
+    hits: np.ndarray, queries: Embeddings, shards: Sequence[Embeddings], lowest: np.ndarray
 ) -> int:
     """Count the rows `hits` [Q, 10] that score at least `lowest` [Q].
 
     Rows that equal an exact neighbour count like it. -1 = no row.
     """
     rows, column = np.unique(np.maximum(hits, 0), return_inverse=True)
-    vectors = ConcatenatedRows([np.asarray(part.vectors) for part in parts])[rows]
+    vectors = ConcatenatedRows([np.asarray(shard.vectors) for shard in shards])[rows]
     both = (queries.vectors, queries.names), (vectors, np.zeros(len(rows), "S1"))
     left, right = make_vector_sets(*both, metric=queries.metric)
     asking = np.repeat(np.arange(len(hits)), hits.shape[1])

@@ -51,39 +51,39 @@ class Built:
         faiss.write_index(self.index, writer)
 
 
-def build(parts: Sequence[Embeddings], *, kind: str = "auto", seed: int = 0) -> Built:
-    """Index the rows of all `parts` in order, reading a block at a time.
+def build(shards: Sequence[Embeddings], *, kind: str = "auto", seed: int = 0) -> Built:
+    """Index the rows of all `shards` in order, reading a block at a time.
 
     `kind` is auto, flat, ivf[:lists=N], hnsw[:links=N], ivfpq[:lists=N,bytes=N] or a faiss factory
     text. What needs training is trained on 40 rows for each list, drawn with `seed`. nprobe or
     efSearch grows until 95 % of the exact 10 nearest rows of sampled rows are found; what was
     reached is stored. HNSW graphs depend on timing when built by several threads. Raises
-    UsageError for a kind that does not exist or fit, InputError for parts that do not fit.
+    UsageError for a kind that does not exist or fit, InputError for shards that do not fit.
     """
     import faiss
 
-    _check(parts)
-    count, dim, metric = sum(map(len, parts)), parts[0].vectors.shape[1], parts[0].metric
+    _check(shards)
+    count, dim, metric = sum(map(len, shards)), shards[0].vectors.shape[1], shards[0].metric
     factory = choose_factory(kind, count, dim)
     similarity = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
     try:
         index = faiss.index_factory(dim, factory, similarity)
     except RuntimeError as error:
         raise UsageError(f"faiss cannot build {factory!r} ({_shorten_reason(error)})") from error
-    trained = 0 if index.is_trained else _train(index, factory, parts, seed)
-    for _, block in _prepare_blocks(parts):
+    trained = 0 if index.is_trained else _train(index, factory, shards, seed)
+    for _, block in _prepare_blocks(shards):
         index.add(block)
-    recall, queries = _measure_recall(index, parts, seed)
-    labels, label_names = join_labels(parts)
+    recall, queries = _measure_recall(index, shards, seed)
+    labels, label_names = join_labels(shards)
     about = SearchIndex(
-        names=np.concatenate([part.names for part in parts]),
+        names=np.concatenate([shard.names for shard in shards]),
         labels=labels,
         label_names=label_names,
         dim=dim,
         metric=metric,
         factory=factory,
-        space=parts[0].space,
-        preprocess=parts[0].preprocess,
+        space=shards[0].space,
+        preprocess=shards[0].preprocess,
         trained_on=trained,
         recall=recall,
         recall_queries=queries,
@@ -164,41 +164,41 @@ def prepare(vectors: np.ndarray, metric: str) -> np.ndarray:
     return ready
 
 
-def _check(parts: Sequence[Embeddings]) -> None:
-    if not sum(map(len, parts)):
+def _check(shards: Sequence[Embeddings]) -> None:
+    if not sum(map(len, shards)):
         raise InputError("there are no vectors to index; embed some images first")
-    for part in parts[1:]:
-        check_comparable(parts[0], part, any_model=False)
-    check_unique(np.concatenate([part.names for part in parts]), "the embeddings to index")
+    for shard in shards[1:]:
+        check_comparable(shards[0], shard, any_model=False)
+    check_unique(np.concatenate([shard.names for shard in shards]), "the embeddings to index")
 
 
-def _prepare_blocks(parts: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
+def _prepare_blocks(shards: Sequence[Embeddings]) -> Iterator[tuple[int, np.ndarray]]:
     first = 0
-    for part in parts:
-        for rows in split_rows(len(part), ADDED):
-            yield first + rows.start, prepare(part.vectors[rows], part.metric)
-            release(part.vectors)
-        first += len(part)
+    for shard in shards:
+        for rows in split_rows(len(shard), ADDED):
+            yield first + rows.start, prepare(shard.vectors[rows], shard.metric)
+            release(shard.vectors)
+        first += len(shard)
 
 
-def _sample(parts: Sequence[Embeddings], rows: np.ndarray) -> Embeddings:
-    """Return names and vectors of `rows`, counted over all parts, in memory."""
-    stored = ConcatenatedRows([part.vectors for part in parts])
-    names = np.concatenate([part.names for part in parts])[rows]
+def _sample(shards: Sequence[Embeddings], rows: np.ndarray) -> Embeddings:
+    """Return names and vectors of `rows`, counted over all shards, in memory."""
+    stored = ConcatenatedRows([shard.vectors for shard in shards])
+    names = np.concatenate([shard.names for shard in shards])[rows]
     vectors = stored[rows]
     release(stored)
-    return Embeddings(names, vectors, metric=parts[0].metric, space=parts[0].space)
+    return Embeddings(names, vectors, metric=shards[0].metric, space=shards[0].space)
 
 
-def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed: int) -> int:
+def _train(index: "faiss.Index", factory: str, shards: Sequence[Embeddings], seed: int) -> int:
     import faiss
 
-    count = sum(map(len, parts))
+    count = sum(map(len, shards))
     inverted = faiss.try_extract_index_ivf(index)
     lists = 256 if inverted is None else max(256, inverted.nlist)
     number = min(count, TRAINED_PER_LIST * lists)
     rows = np.sort(np.random.default_rng(seed).choice(count, number, replace=False))
-    sample = prepare(_sample(parts, rows).vectors, parts[0].metric)
+    sample = prepare(_sample(shards, rows).vectors, shards[0].metric)
     logger.info("training %s on %d of %d vectors", factory, number, count)
     try:
         index.train(sample)
@@ -211,15 +211,15 @@ def _train(index: "faiss.Index", factory: str, parts: Sequence[Embeddings], seed
 
 
 def _measure_recall(
-    index: "faiss.Index", parts: Sequence[Embeddings], seed: int
+    index: "faiss.Index", shards: Sequence[Embeddings], seed: int
 ) -> tuple[float, int]:
     """Tune the index with a sample of its rows as queries; return (recall, queries)."""
-    count = sum(map(len, parts))
+    count = sum(map(len, shards))
     number = min(count, RECALL_QUERIES)
     rows = np.sort(np.random.default_rng(seed + 1).choice(count, number, replace=False))
-    queries = _sample(parts, rows)
+    queries = _sample(shards, rows)
     vectors = prepare(queries.vectors, queries.metric)
-    return tune(index, queries, vectors, rows, parts), number
+    return tune(index, queries, vectors, rows, shards), number
 
 
 def _shorten_reason(error: RuntimeError) -> str:

@@ -59,8 +59,8 @@ def check_comparable(queries: Embeddings, gallery: Embeddings, *, any_model: boo
 
 def _shorten_space(embeddings: Embeddings) -> str:
     """Shorten a space for a message: the model's digest and what of it was used."""
-    digest, slash, part = embeddings.space.partition("/")
-    return digest[:12] + slash + part
+    digest, slash, rest = embeddings.space.partition("/")
+    return digest[:12] + slash + rest
 
 
 def as_vector_sets(queries: Embeddings, gallery: Embeddings | None) -> tuple[VectorSet, VectorSet]:

@@ -96,8 +96,8 @@ def evaluate(
     resources = resources or knn.Resources()
     if resources.precision == "auto":  # queries are few: products are cheap, exact scores are not
         resources = replace(resources, precision="float64")
-    parts = knn.rank_relevant(left, right, relevance, resources=resources)
-    per_query, tied = _score(parts, answers, np.argsort(relevance.tie_order))
+    blocks = knn.rank_relevant(left, right, relevance, resources=resources)
+    per_query, tied = _score(blocks, answers, np.argsort(relevance.tie_order))
     counts = _count(per_query, len(gallery), len(ranked) - len(gallery))
     relevant = np.array([len(answer["easy"]) + len(answer["hard"]) for answer in answers])
     means = {name: average_over_queries(values) for name, values in per_query.items()}
@@ -131,13 +131,13 @@ def _match_names(names: np.ndarray, wanted: np.ndarray, side: str) -> np.ndarray
 def _append_distractors(
     gallery: Embeddings, distractors: Embeddings, any_model: bool
 ) -> Embeddings:
-    parts = [
-        replace(part, labels=np.full(len(part), -1), label_names=(), columns={})
-        for part in (gallery, distractors)
+    both = [
+        replace(each, labels=np.full(len(each), -1), label_names=(), columns={})
+        for each in (gallery, distractors)
     ]
     if any_model:
-        parts[1] = replace(parts[1], space=parts[0].space)
-    return shards.join(("the gallery", "the distractors"), parts)
+        both[1] = replace(both[1], space=both[0].space)
+    return shards.join(("the gallery", "the distractors"), both)
 
 
 def _group_by_landmark(answers: Sequence[Answer], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +161,7 @@ def _group_by_landmark(answers: Sequence[Answer], size: int) -> tuple[np.ndarray
 
 
 def _score(
-    parts: Iterable[knn.Ranks], answers: Sequence[Answer], row_at: np.ndarray
+    blocks: Iterable[knn.Ranks], answers: Sequence[Answer], row_at: np.ndarray
 ) -> tuple[dict[str, np.ndarray], int]:
     """Return the values [Q] of every measure, and how many queries have ties.
 
@@ -171,13 +171,13 @@ def _score(
     names = [f"{measure}_{setup}" for measure in measures for setup in SETUPS]
     per_query = {name: np.full(len(answers), np.nan) for name in names}
     tied = 0
-    for part in parts:
-        for number, (start, stop) in enumerate(itertools.pairwise(part.starts.tolist())):
-            query, inside = part.first + number, slice(start, stop)
-            kinds = _list_kinds(answers[query], row_at[part.tie_order[inside]])
-            for name, value in _measure(kinds, part.ranks[inside]).items():
+    for block in blocks:
+        for number, (start, stop) in enumerate(itertools.pairwise(block.starts.tolist())):
+            query, inside = block.first + number, slice(start, stop)
+            kinds = _list_kinds(answers[query], row_at[block.tie_order[inside]])
+            for name, value in _measure(kinds, block.ranks[inside]).items():
                 per_query[name][query] = value
-            tied += _is_tied(kinds, part.scores[inside], part.tied[inside])
+            tied += _is_tied(kinds, block.scores[inside], block.tied[inside])
     return per_query, tied
 
 

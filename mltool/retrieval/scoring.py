@@ -71,13 +71,13 @@ def evaluate(
     self_rows = np.full(len(queries), -1) if keep_self else self_rows
     relevance = Relevance(query_label_ids, gallery_label_ids, self_rows, right.tie_order())
     relevant = relevance.count_relevant()
-    parts: Iterable[Ranks] = ()
+    blocks: Iterable[Ranks] = ()
     if ranking:
         deepest = np.max([find_depth(name, relevant, len(right)) for name in ranking], axis=0)
-        parts = rank_relevant(
+        blocks = rank_relevant(
             left, right, relevance, depth=deepest, resources=resources or Resources()
         )
-    per_query, tied = _score(parts, ranking, len(queries))
+    per_query, tied = _score(blocks, ranking, len(queries))
     counts = _count(relevance, relevant, tied)
     _warn(counts)
     means = {name: average_over_queries(values) for name, values in per_query.items()}
@@ -148,17 +148,17 @@ def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _score(
-    parts: Iterable[Ranks], names: Sequence[str], count: int
+    blocks: Iterable[Ranks], names: Sequence[str], count: int
 ) -> tuple[dict[str, np.ndarray], int]:
     """Return the values [Q] of each metric, and how many queries have ties."""
     values = {name: np.full(count, np.nan) for name in names}
     tied = 0
-    for part in parts:
-        tied += len(np.unique(np.searchsorted(part.starts, np.flatnonzero(part.tied), "right")))
-        for rows in _group_by_size(np.diff(part.starts)):
-            padded, relevant = part.pad(rows)
+    for block in blocks:
+        tied += len(np.unique(np.searchsorted(block.starts, np.flatnonzero(block.tied), "right")))
+        for rows in _group_by_size(np.diff(block.starts)):
+            padded, relevant = block.pad(rows)
             for name in names:
-                values[name][part.first + rows] = find_metric(name)(padded, relevant)
+                values[name][block.first + rows] = find_metric(name)(padded, relevant)
     return values, tied
 
 

@@ -63,7 +63,7 @@ def test_groups_have_parts_rates_and_names() -> None:
     proxies = Proxies(5, 8)
     settings = dataclasses.replace(SETTINGS, lr_groups={"backbone": 0.003, "proxies": 0.7})
     optimizer = optim.create(model, proxies, settings, pretrained=True)
-    assert {g["part"]: g["lr"] for g in optimizer.param_groups} == {
+    assert {g["group"]: g["lr"] for g in optimizer.param_groups} == {
         "backbone": 0.003,
         "pooling": 0.1,
         "projection": 0.1,
@@ -78,8 +78,8 @@ def test_groups_have_parts_rates_and_names() -> None:
     for name, parameter in model.named_parameters():
         found, group = by_name[f"model.{name}"]
         assert found is parameter
-        part = name.partition(".")[0]
-        assert group["part"] == ("projection" if part == "after" else part)
+        child = name.partition(".")[0]
+        assert group["group"] == ("projection" if child == "after" else child)
     decayed = {name for name, (_, group) in by_name.items() if group["weight_decay"]}
     assert {by_name[name][0].ndim for name in decayed} == {2, 4}
     spared = by_name.keys() - decayed
@@ -94,7 +94,7 @@ def test_layers_of_a_transfer_move_like_the_head_and_proxies_do_not() -> None:
     objective = nn.ModuleList([crd, Proxies(5, 8)])
     optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=True)
     found = {
-        name: (group["part"], group["lr"], group["weight_decay"])
+        name: (group["group"], group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for name in group["names"]
     }
@@ -131,7 +131,7 @@ def test_rates(pretrained, backbone, proxies, expected) -> None:
         dataclasses.replace(SETTINGS, lr_groups=asked), pretrained=pretrained
     )
     assert rates.keys() == set(optim.RATE_GROUPS)
-    found = tuple(rates[part] for part in ("backbone", "projection", "proxies"))
+    found = tuple(rates[group] for group in ("backbone", "projection", "proxies"))
     assert found == pytest.approx(expected)
     assert rates["transfer"] == rates["pooling"] == 0.1
 
@@ -139,7 +139,7 @@ def test_rates(pretrained, backbone, proxies, expected) -> None:
 def test_any_group_has_a_rate_of_its_own_and_others_are_refused() -> None:
     settings = dataclasses.replace(SETTINGS, lr_groups={"pooling": 0.5})
     optimizer = optim.create(*toy(), settings, pretrained=False)
-    rates = {g["part"]: g["lr"] for g in optimizer.param_groups}
+    rates = {g["group"]: g["lr"] for g in optimizer.param_groups}
     assert rates == {"backbone": 0.1, "pooling": 0.5, "projection": 0.1, "proxies": 1.0}
     settings = dataclasses.replace(SETTINGS, lr_groups={"transfer": 0.5})
     with pytest.raises(UsageError, match="a rate for transfer, but nothing of that name"):
@@ -153,7 +153,7 @@ def test_a_module_names_the_group_of_what_it_learns() -> None:
     inner.group = "masks"
     objective["term"].add_module("inner", inner)
     optimizer = optim.create(nn.Linear(2, 2), objective, SETTINGS, pretrained=False)
-    groups = {n: g["part"] for g in optimizer.param_groups for n in g["names"]}
+    groups = {n: g["group"] for g in optimizer.param_groups for n in g["names"]}
     assert groups["objective.term.weight"] == "basis"
     assert groups["objective.term.inner.weight"] == "masks"
     assert groups["objective.plain.weight"] == "proxies"

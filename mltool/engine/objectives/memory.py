@@ -100,11 +100,11 @@ class MemoryTerm(Term):
     ) -> None:
         super().__init__(f"{of.name}/memory", stream=of.stream)
         self.relate = relate
-        self._parts = of, memory  # a tuple, so that neither is saved here once more
+        self._unsaved = of, memory  # a tuple, so that neither is saved here once more
 
     def forward(self, step: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted loss; nothing as long as nothing is remembered."""
-        of, memory = self._parts
+        of, memory = self._unsaved
         if not memory.is_filled(step.moment.step):
             return {}
         anchors = step.comparisons[of.name].anchors

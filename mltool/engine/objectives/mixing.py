@@ -205,10 +205,11 @@ class MixInputs:
     model: Embed
 
     def embed(self, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-        """Return vectors [M, D] of unit length of M mixes; each rank embeds its part of them."""
-        part = max(2, -(-len(first) // distributed.world()))  # one row has no batch statistics
-        start = part * distributed.rank()
-        indices = torch.arange(start, start + part, device=first.device) % len(first)
+        """Return vectors [M, D] of unit length of M mixes; each rank embeds its share of them."""
+        # at least 2: one row has no batch statistics
+        local_size = max(2, -(-len(first) // distributed.world()))
+        start = local_size * distributed.rank()
+        indices = torch.arange(start, start + local_size, device=first.device) % len(first)
         lam = lam[indices].reshape(-1, *[1] * (self.rows.ndim - 1))
         one, other = self.rows[first[indices]], self.rows[second[indices]]
         values = lam * one.to(lam.dtype) + (1 - lam) * other.to(lam.dtype)

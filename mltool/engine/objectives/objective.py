@@ -125,7 +125,7 @@ class Objective(nn.Module):
         return {
             name: StepOutputs(
                 batch=batch,
-                vectors=distributed.gather(_part(vectors, span)),
+                vectors=distributed.gather(_take_span(vectors, span)),
                 is_raw=self.raw,
                 normalizes=self.normalizes,
                 moment=moment,
@@ -135,7 +135,7 @@ class Objective(nn.Module):
                 features=Features.from_hooks(self.features, span)
                 if self.features is not None
                 else None,
-                stage_outputs=_part(hook.seen, span) if hook is not None else None,
+                stage_outputs=_take_span(hook.seen, span) if hook is not None else None,
             )
             for (name, batch), span in zip(batches.items(), spans, strict=True)
         }
@@ -157,6 +157,6 @@ def _spans(sizes: Sequence[int]) -> list[slice | None]:
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _part(rows: Tensor | None, span: slice | None) -> Tensor:
+def _take_span(rows: Tensor | None, span: slice | None) -> Tensor:
     assert rows is not None
     return rows if span is None else rows[span]

@@ -45,7 +45,7 @@ class TupleCandidates:
 
 @dataclass(frozen=True)
 class Features:
-    """What lies below the vectors of this rank's part of a batch."""
+    """What lies below the vectors of this rank's share of a batch."""
 
     maps: list[Tensor]  # [B, C, H, W] of the last stages
     pooled: Tensor  # [B, C]
@@ -67,7 +67,7 @@ class StepOutputs:
     few terms read is gathered, or asked of the teacher, when the first one does.
     """
 
-    batch: Batch  # this rank's part
+    batch: Batch  # this rank's share
     vectors: Tensor  # [B, D] as the model gave them, before normalisation if `is_raw`
     is_raw: bool
     normalizes: bool  # whether embeddings have unit length

@@ -101,8 +101,8 @@ def _parse(path: str, source: str) -> Cells:
         reader = csv.reader(text, strict=True)  # else an open quote swallows the rest
         try:
             header = _header(next(reader, []), source)
-            parts: dict[str, list[StringArray]] = {key: [] for key in (*header, LOCATION, "name")}
-            del parts["path"]
+            columns: dict[str, list[StringArray]] = {key: [] for key in (*header, LOCATION, "name")}
+            del columns["path"]
             numbers = [np.zeros(0, np.int64)]
             for rows, lines in _blocks(reader, len(header), source):
                 block = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
@@ -110,13 +110,17 @@ def _parse(path: str, source: str) -> Cells:
                     _check(key, cells, folder, source, lines)
                 _name(block, folder, source, lines)
                 for key, cells in block.items():
-                    parts[key].append(StringArray.from_texts(cells))
+                    columns[key].append(StringArray.from_texts(cells))
                 numbers.append(np.array(lines))
         except csv.Error as error:
             raise InputError(f"{source} line {reader.line_num}: {error}; correct it") from error
     if len(numbers) == 1:
         raise InputError(f"{source} lists no images; it has a header only")
-    kept = {key: StringArray.join(part) for key, part in parts.items() if _can_be_kept(key, source)}
+    kept = {
+        key: StringArray.join(column)
+        for key, column in columns.items()
+        if _can_be_kept(key, source)
+    }
     return kept, np.concatenate(numbers)
 
 

@@ -35,11 +35,11 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
     if len(manifests) == 1:
         return manifests[0]
     labels, label_names = join_labels(manifests)
-    roots = {part.root for part in manifests}
-    columns = dict.fromkeys(key for part in manifests for key in part.columns)
+    roots = {manifest.root for manifest in manifests}
+    columns = dict.fromkeys(key for manifest in manifests for key in manifest.columns)
     joined = Manifest(
-        names=np.concatenate([part.names for part in manifests]),
-        paths=StringArray.join([part.paths for part in manifests]),
+        names=np.concatenate([manifest.names for manifest in manifests]),
+        paths=StringArray.join([manifest.paths for manifest in manifests]),
         labels=labels,
         label_names=label_names,
         columns={key: _join_column(key, manifests) for key in columns},
@@ -131,27 +131,29 @@ def _split_of(manifest: Manifest) -> np.ndarray:
 
 
 def _join_column(key: str, manifests: Sequence[Manifest]) -> np.ndarray:
-    columns = [part.columns[key] for part in manifests if key in part.columns]
-    parts = [
-        part.columns[key] if key in part.columns else _fill_column(key, columns[0].dtype, len(part))
-        for part in manifests
+    columns = [manifest.columns[key] for manifest in manifests if key in manifest.columns]
+    filled = [
+        manifest.columns[key]
+        if key in manifest.columns
+        else _fill_column(key, columns[0].dtype, len(manifest))
+        for manifest in manifests
     ]
-    if any(part.dtype.kind == "S" for part in parts):
-        parts = [part if part.dtype.kind == "S" else part.astype("S") for part in parts]
-    return np.concatenate(parts)
+    if any(column.dtype.kind == "S" for column in filled):
+        filled = [column if column.dtype.kind == "S" else column.astype("S") for column in filled]
+    return np.concatenate(filled)
 
 
 def _join_pairs(manifests: Sequence[Manifest]) -> np.ndarray | None:
     starts = np.cumsum([0, *map(len, manifests)])
-    parts = [
-        part.pairs + start
-        for part, start in zip(manifests, starts[:-1], strict=True)
-        if part.pairs is not None
+    pairs = [
+        manifest.pairs + start
+        for manifest, start in zip(manifests, starts[:-1], strict=True)
+        if manifest.pairs is not None
     ]
-    without = sum(len(part) for part in manifests if part.pairs is None)
-    if parts and without:
+    without = sum(len(manifest) for manifest in manifests if manifest.pairs is None)
+    if pairs and without:
         logger.warning("%d images are of lists without pairs and serve as negatives only", without)
-    return np.concatenate(parts) if parts else None
+    return np.concatenate(pairs) if pairs else None
 
 
 def _fill_column(key: str, dtype: np.dtype, count: int) -> np.ndarray:
