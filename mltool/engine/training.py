@@ -95,6 +95,7 @@ def train(plan: TrainingPlan, options: ExecutionOptions) -> None:
         logger.info("%s is finished already", options.output)
         if distributed.rank() == 0:
             run_state.discard(options.output, identity)
+            atomic.end_dead_claim(options.output)
         return
     if distributed.rank() > 0:
         _fit(plan, options, identity)

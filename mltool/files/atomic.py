@@ -157,6 +157,16 @@ def claim(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+def end_dead_claim(path: str | os.PathLike[str]) -> None:
+    """End the claim that a killed process left on `path`, and sweep, where nothing else is to do.
+
+    Raises ResourceError when the process is alive.
+    """
+    if _name_sibling(resolve_target(path), LOCK).exists():
+        with claim(path):
+            pass  # taken over, it ends with this process's own
+
+
 def sweep(path: str | os.PathLike[str]) -> None:
     """Remove the temporaries that dead writers of `path`, and of files named after it, left."""
     final = resolve_target(path)

@@ -309,6 +309,16 @@ def test_sweep_during_a_write_of_the_same_process(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == NEW
 
 
+def test_a_dead_claim_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    lock = tmp_path / ".out.bin.mltool-lock"
+    atomic.end_dead_claim(path)
+    assert not list(tmp_path.iterdir())
+    lock.write_text("host 1\n")
+    atomic.end_dead_claim(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_claim_is_gone_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic.claim(tmp_path / "out"):
         assert len(names(tmp_path)) == 1 // 0
