@@ -1,7 +1,7 @@
 # The main job on scikit-learn's 1,797 handwritten digits: learn from the digits 0 to 4, search
 # among 5 to 9, which the network never saw. About a minute on two cores.
 QUICK := $(RUN)/quickstart
-QUICK_MODEL := --arch resnet10t --image-size 32 --resize 32 --projection none --pooling avg
+QUICK_MODEL := --arch resnet10t --image-size 32 --resize 32 --projection none --pooling avg --lr 1e-3
 QUICK_AUGMENT := --augment affine:degrees=20,scale=0.25,shear=20,shift=0.12
 
 quickstart: $(VENV)/installed
