@@ -14,8 +14,8 @@ DEFAULTS_WEIGHTS ?= frozen/none/gem/1e-3 frozen/none/avg/1e-3 frozen/linear/gem/
   frozen/linear/avg/1e-3 batch/linear/gem/1e-3 batch/none/avg/1e-3 frozen/none/avg/3e-3 \
   frozen/none/avg/3e-4 frozen/none/gem/3e-3 frozen/linear/avg/3e-3 frozen/linear/avg/3e-4 untrained
 DEFAULTS_SCRATCH ?= batch/linear/gem/1e-3 batch/linear/avg/1e-3 batch/none/avg/1e-3 \
-  batch/none/gem/1e-3 batch/linear/gem/3e-3 batch/linear/gem/3e-4 batch/linear/avg/3e-3 \
-  batch/none/avg/3e-3
+  batch/none/gem/1e-3 batch/linear/gem/3e-3 batch/linear/avg/3e-3 batch/none/avg/3e-3 \
+  batch/none/gem/3e-3 batch/linear/gem/1e-2 batch/linear/avg/1e-2
 
 # $(1) table, $(2) data, $(3) classes to learn, $(4) classes to test, $(5) start, $(6) its words,
 # $(7) rows

@@ -1,9 +1,14 @@
 """The recipes are sound make files, and their targets say what they need."""
 
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from mltool.files import embeddings
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROOTS = ("DATA=/data", "WEIGHTS=/weights.safetensors", "OXFORD=/oxford", "PARIS=/paris")
@@ -47,6 +52,9 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "defaults-grocery40",
         "defaults-caltech101",
         "defaults-omniglot",
+        "bare-grocery40",
+        "bare-caltech101",
+        "bare-omniglot",
     ],
 )
 def test_targets_expand(target: str) -> None:
@@ -63,3 +71,26 @@ def test_help_lists_the_targets() -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.mk")), ids=lambda p: p.name)
 def test_recipe_says_what_it_is(path: Path) -> None:
     assert path.read_text().startswith("# ")
+
+
+def test_plain_loop_embeds_what_it_has_not_learned(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for label in range(4):
+        folder = tmp_path / "photos" / str(label)
+        folder.mkdir(parents=True)
+        for number in range(6):
+            pixels = generator.integers(0, 256, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    words = ["photos", "photos", "--classes", "0-1", "--test-classes", "2-3", "-o", "test.h5"]
+    words += ["--arch", "test_resnet", "--size", "32", "--epochs", "1", "--lr", "1e-3"]
+    done = subprocess.run(
+        [sys.executable, str(RECIPES / "plain_loop.py"), *words, "--seed", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    vectors = embeddings.read(tmp_path / "test.h5")
+    assert vectors.vectors.shape == (12, 512)
+    assert set(vectors.labels) == {0, 1}
