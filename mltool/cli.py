@@ -163,6 +163,29 @@ def index(
 
 
 @shell.command(app, "Search")
+def concat(
+    embeddings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EMB...",
+            help="Embeddings of the same images by several models: .h5 files, folders of shards "
+            "or quoted globs, one a model.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+) -> None:
+    """Join the vectors of several models, image by image.
+
+    Each vector is normalised, all of an image are put side by side and normalised again.
+    """
+    rules.check_concat(embeddings)
+    from mltool.commands import concat
+
+    concat.run(embeddings, output)
+
+
+@shell.command(app, "Search")
 def search(
     db: Annotated[
         str,

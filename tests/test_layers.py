@@ -54,7 +54,7 @@ NEIGHBOURS = {
     "__main__": {"cli"},
 }
 # commands that never import torch; the others need it for all they do
-TORCH_FREE = {"evaluate", "index", "info", "list", "pack", "plot", "search", "verify"}
+TORCH_FREE = {"concat", "evaluate", "index", "info", "list", "pack", "plot", "search", "verify"}
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "torchvision", "timm"}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -90,6 +90,12 @@ def check_embed(options: EmbedOptions, source: SourceOptions) -> None:
     _parse_if_given("poolings", source.pooling)
 
 
+def check_concat(embeddings: Sequence[str]) -> None:
+    """Refuse a single text: there is nothing to join it with."""
+    if len(embeddings) < 2:
+        raise UsageError("concat joins the vectors of two or more models; name their files")
+
+
 def check_search(options: SearchOptions, source: SourceOptions) -> None:
     """Refuse a wrong component, and a size that is none."""
     parse_size(options.max_memory)
