@@ -68,7 +68,8 @@ class Declared:
     candidates: str = "batch"  # losses: who stands in the columns, batch or proxies
     square: bool = False  # losses, miners: the columns are the rows
     input: str = ""  # losses: pairs or vectors; transfers: unit or raw; "" = the first of these
-    needs: frozenset[str] = frozenset()  # losses: labels; transfers: maps, penultimate, index, ...
+    needs: frozenset[str] = frozenset()  # labels, maps, index, reference, ...: what else it takes
+    library: str = ""  # clusterers: the package whose version and threads decide the last bits
     proxies_per_class: str = ""  # losses: the setting that says how many, "" = one
     reads: str = "maps"  # poolings: maps, tokens or head
     views: int = 2  # pretexts: how many crops of an image a step takes

@@ -1,6 +1,10 @@
-"""Clusterers: one file = one function `f(vectors, *, seed, ...) -> (labels, confidence)`.
+"""Clusterers: one file = one function `f(vectors, *, ...) -> (labels, confidence)`.
 
-`vectors` [N, D] are compared by Euclidean distance; a caller who compares by cosine passes rows of
-unit length. `labels` [N] int64 number the clusters from 0; -1 = noise, in no cluster. `confidence`
-[N] float64 lies from 0 to 1. `seed` decides all that is random.
+`vectors` [N, D] may be a map of a file. `labels` [N] int64 number the clusters from 0; -1 = noise,
+in no cluster. `confidence` [N] float64 lies from 0 to 1 and is 0 for noise. Besides its settings a
+clusterer asks for what it needs of these: `seed`, which decides all that is random; `metric`, by
+which the vectors are compared (cosine: as directions, a row of zeros being none; euclidean and dot:
+by Euclidean distance); `resources` of an exact search; `reference`, the labelled vectors of
+NEEDS = {"reference"}. LIBRARY names the package whose version, and whose number of threads, may
+decide the last bits of the result.
 """

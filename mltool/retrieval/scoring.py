@@ -81,7 +81,7 @@ def evaluate(
     counts = _count(relevance, relevant, tied)
     _warn(counts)
     means = {name: average_over_queries(values) for name, values in per_query.items()}
-    means |= _score_clusters(queries, query_label_ids, clustered, seed)
+    means |= _score_clusters(queries, query_label_ids, clustered, seed, resources or Resources())
     intervals = _resample(per_query, bootstrap, seed) if bootstrap else {}
     ordered = {name: means[name] for name in metrics}
     return Report(ordered, counts, queries, per_query, relevant, intervals)
@@ -172,17 +172,22 @@ def _group_by_size(relevant: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _score_clusters(
-    queries: Embeddings, labels: np.ndarray, names: Sequence[str], seed: int
+    queries: Embeddings,
+    labels: np.ndarray,
+    names: Sequence[str],
+    seed: int,
+    resources: Resources,
 ) -> dict[str, float]:
     labelled = labels >= 0
     if not names or not labelled.any():
         return dict.fromkeys(names, float("nan"))
-    vectors = np.array(queries.take(labelled).vectors, np.float32)
-    if queries.metric == "cosine":
-        import faiss  # divides by the float32 norm, which a numpy division would round otherwise
-
-        faiss.normalize_L2(vectors)
-    clusters, _ = kmeans(vectors, seed=seed, k=len(np.unique(labels[labelled])))
+    clusters, _ = kmeans(
+        queries.take(labelled).vectors,
+        seed=seed,
+        metric=queries.metric,
+        resources=resources,
+        k=len(np.unique(labels[labelled])),
+    )
     return {name: clustering.NAMED[name](labels[labelled], clusters) for name in names}
 
 
