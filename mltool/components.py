@@ -2,10 +2,11 @@
 
 A component file holds one public function, or one public class whose name is the file's in
 CamelCase. Keyword-only arguments with literal defaults are its settings
-(`multi-similarity:alpha=2,beta=40`): whole numbers are 1 or more, `Positive` ones above 0,
-`Fraction` ones from 0 to 1, none is infinite. Keyword-only arguments without a default are facts of
-the run (`channels`, `dim`, `classes`, `images`) that `load` passes by name. Upper-case names at the
-top of the file are declarations (`Declared`); other constants begin with an underscore.
+(`multi-similarity:alpha=2,beta=40`): whole numbers are 1 or more, `Natural` ones 0 or more,
+`Positive` numbers are above 0, `Fraction` ones from 0 to 1, none is infinite. Keyword-only
+arguments without a default are facts of the run (`channels`, `dim`, `classes`, `images`) that
+`load` passes by name. Upper-case names at the top of the file are declarations (`Declared`); other
+constants begin with an underscore.
 
 Signatures, declarations and docstrings are read with `ast`, so listing, checking and completing
 import nothing. `parse` turns a text into a `Choice` once; everything behind the command line reads

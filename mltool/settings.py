@@ -11,6 +11,7 @@ from functools import partial
 
 Positive = float  # annotates a number that must be above 0
 Fraction = float  # annotates a number from 0 to 1
+Natural = int  # annotates a whole number that may be 0
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ def fraction(text: str) -> float:
     return number
 
 
-def count(text: str) -> int:
-    """Return the whole number in a text. Raises ValueError below 1."""
+def count(text: str, *, least: int = 1) -> int:
+    """Return the whole number in a text. Raises ValueError below a bound."""
     number = int(text)
-    if number < 1:
+    if number < least:
         raise ValueError(text)
     return number
 
@@ -49,6 +50,7 @@ READERS: dict[str, Callable[[str], int | float | str]] = {
     "float": finite,
     "Positive": partial(finite, above=0),
     "Fraction": fraction,
+    "Natural": partial(count, least=0),
     "str": str,
 }
 WORDS = {
@@ -56,6 +58,7 @@ WORDS = {
     "float": "a number",
     "Positive": "a number above 0",
     "Fraction": "a number from 0 to 1",
+    "Natural": "a whole number, 0 or more",
 }
 
 

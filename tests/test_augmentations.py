@@ -9,8 +9,11 @@ from scipy import ndimage, stats
 from torchvision.transforms import v2
 
 from mltool import components
+from mltool.augmentations._boxes import DRAWS, draw_box
 from mltool.augmentations.affine import Affine
+from mltool.augmentations.center import Center
 from mltool.augmentations.crop import Crop
+from mltool.augmentations.whole import Whole
 from mltool.errors import UsageError
 from mltool.transforms import center_crop
 
@@ -23,6 +26,12 @@ def noise(height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=seeded(0))
 
 
+# the pixels of these do not depend on the draw; of all others two draws of an image must differ,
+# or a seed that reaches nobody would pass
+DETERMINISTIC = {"center"}
+SHAPE_KEPT = {"whole"}
+
+
 @pytest.mark.parametrize("name", components.names("augmentations"))
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (24, 37), (91, 24)])
 def test_contract_of_the_family(name: str, height: int, width: int) -> None:
@@ -30,22 +39,24 @@ def test_contract_of_the_family(name: str, height: int, width: int) -> None:
     before = image.clone()
     transform = components.load("augmentations", name, size=24)
     outs = [transform(image, seeded(seed)) for seed in (1, 1, 2)]
-    shape = image.shape if name == "whole" else (3, 24, 24)
+    shape = image.shape if name in SHAPE_KEPT else (3, 24, 24)
     assert all(out.dtype == torch.uint8 and out.shape == shape for out in outs)
     assert torch.equal(outs[0], outs[1])  # same generator, same image
-    if name == "center":
-        assert torch.equal(outs[0], center_crop(image, 24))
-    elif name == "whole":
-        outs = [transform(image, seeded(seed)) for seed in range(8)]
-        kept = [torch.equal(out, image) for out in outs]
-        assert [torch.equal(out, image.flip(-1)) for out in outs] == [not same for same in kept]
-        assert 0 < sum(kept) < 8
-    else:
-        assert not torch.equal(outs[0], outs[2])
+    draws = {transform(image, seeded(seed)).numpy().tobytes() for seed in range(8)}
+    assert (len(draws) == 1) == (name in DETERMINISTIC)
     assert torch.equal(image, before)
     state = torch.get_rng_state()
     transform(image, seeded(3))
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
+
+
+def test_the_centre_and_the_whole_of_an_image() -> None:
+    image = noise(24, 37)
+    assert torch.equal(Center(size=24)(image, seeded(1)), center_crop(image, 24))
+    outs = [Whole(size=24)(image, seeded(seed)) for seed in range(8)]
+    kept = [torch.equal(out, image) for out in outs]
+    assert [torch.equal(out, image.flip(-1)) for out in outs] == [not same for same in kept]
+    assert 0 < sum(kept) < 8
 
 
 def test_affine_without_motion_is_the_centre_crop() -> None:
@@ -97,7 +108,6 @@ def test_affine_scales_as_it_says() -> None:
 
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (256, 256), (40, 400), (400, 40)])
 def test_boxes_of_crop_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
-    crop = Crop(size=8, scale=0.3, ratio=4 / 3)
     image = torch.empty(3, *shape, dtype=torch.uint8)
     torch.manual_seed(0)
     theirs = [
@@ -105,8 +115,8 @@ def test_boxes_of_crop_are_distributed_as_torchvisions(shape: tuple[int, int]) -
         for _ in range(1500)
     ]
     theirs = np.array([(p["top"], p["left"], p["height"], p["width"]) for p in theirs])
-    draws = torch.rand(1500, 23, generator=seeded(1)).tolist()
-    ours = np.array([crop._box(*shape, row) for row in draws])
+    draws = torch.rand(1500, DRAWS, generator=seeded(1)).tolist()
+    ours = np.array([draw_box(*shape, area=(0.3, 1.0), ratio=4 / 3, draws=row) for row in draws])
     assert (ours[:, 0] >= 0).all()
     assert (ours[:, 0] + ours[:, 2] <= shape[0]).all()
     assert (ours[:, 1] + ours[:, 3] <= shape[1]).all()
@@ -121,9 +131,8 @@ def test_boxes_of_crop_are_distributed_as_torchvisions(shape: tuple[int, int]) -
 
 
 def test_crop_can_reach_every_position() -> None:
-    crop = Crop(size=4, scale=0.25, ratio=1.0)
-    draws = torch.rand(3000, 23, generator=seeded(0)).tolist()
-    boxes = [crop._box(6, 6, row) for row in draws]
+    draws = torch.rand(3000, DRAWS, generator=seeded(0)).tolist()
+    boxes = [draw_box(6, 6, area=(0.25, 1.0), ratio=1.0, draws=row) for row in draws]
     for side in (3, 4, 5, 6):
         tops = {top for top, _, height, _ in boxes if height == side}
         assert tops == set(range(6 - side + 1))

@@ -1,15 +1,11 @@
 """Random resized crops (Szegedy et al.: Going Deeper with Convolutions, CVPR 2015) and flips."""
 
-import math
-
 import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional
 
+from mltool.augmentations._boxes import DRAWS, draw_box
 from mltool.errors import UsageError
-
-# As torchvision: this many draws of a shape, then the largest centre crop of a legal shape.
-_TRIES = 10
 
 
 class Crop:
@@ -36,23 +32,8 @@ class Crop:
 
     def __call__(self, image: Tensor, generator: Generator) -> Tensor:
         """Crop and resize an image, uint8 [3, H, W] -> uint8 [3, size, size]."""
-        draws = torch.rand(2 * _TRIES + 3, generator=generator).tolist()
-        top, left, height, width = self._box(image.shape[-2], image.shape[-1], draws)
-        out = functional.resized_crop(
-            image, top, left, height, width, [self.size, self.size], antialias=True
-        )
-        return functional.horizontal_flip(out) if draws[-1] < self.flip else out
-
-    def _box(self, rows: int, columns: int, draws: list[float]) -> tuple[int, int, int, int]:
-        """Return top, left, height and width of the crop of an image; `draws` lie in [0, 1)."""
-        for area_draw, ratio_draw in zip(draws[:_TRIES], draws[_TRIES : 2 * _TRIES], strict=True):
-            area = rows * columns * (self.scale + (1 - self.scale) * area_draw)
-            aspect = math.exp((2 * ratio_draw - 1) * math.log(self.ratio))
-            width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < width <= columns and 0 < height <= rows:
-                top = int(draws[-3] * (rows - height + 1))
-                left = int(draws[-2] * (columns - width + 1))
-                return top, left, height, width
-        height = min(rows, round(columns * self.ratio))
-        width = min(columns, round(rows * self.ratio))
-        return (rows - height) // 2, (columns - width) // 2, height, width
+        *draws, flip = torch.rand(DRAWS + 1, generator=generator).tolist()
+        rows, columns = image.shape[-2:]
+        box = draw_box(rows, columns, area=(self.scale, 1.0), ratio=self.ratio, draws=draws)
+        out = functional.resized_crop(image, *box, [self.size, self.size], antialias=True)
+        return functional.horizontal_flip(out) if flip < self.flip else out

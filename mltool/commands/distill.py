@@ -184,7 +184,7 @@ def _open_source(
         )
     _check_views(teaching, teacher, model)
     return training_data.open_training(
-        options, model, manifest, columns, seed=seed, views=teacher.views
+        options, model, manifest, columns, seed=seed, distinct_draws=teacher.views
     )
 
 

@@ -81,12 +81,13 @@ def open_training(
     columns: Sequence[str],
     *,
     seed: int | None = None,
-    views: int | None = None,
+    distinct_draws: int | None = None,
 ) -> BatchSource:
     """Open the list as a model in training sees it: images augmented, vectors as they are.
 
-    Batches carry `columns`. `seed`, of the run unless it is named, and `views` decide which
-    augmentations an image has.
+    Batches carry `columns`. `seed`, of the run unless it is named, and `distinct_draws` decide
+    which augmentations an image has. Of a multi-view augmentation a step takes the first view of
+    each draw; the others are not made.
     """
     if model.spec.takes_vectors:
         return Vectors(manifest, columns=columns)
@@ -97,7 +98,7 @@ def open_training(
         components.load("augmentations", text, size=model.spec.crop),
         seed=options.execution.seed if seed is None else seed,
         cache=options.images.cache == "ram",
-        views=views,
+        distinct_draws=distinct_draws,
         columns=columns,
     )
 

@@ -2,9 +2,10 @@
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,12 +30,14 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 class Batch:
     """The inputs of one step, of training or extraction, and what belongs to them."""
 
-    inputs: ModelInputs  # images, uint8, of one size or of unequal sizes
+    inputs: ModelInputs  # images, uint8, of one size or of unequal sizes; the first view of each
     labels: Tensor  # [B] int64, -1 unknown
     rows: Tensor  # [B] int64, into the manifest; they stay on the CPU
     draws: Tensor  # [B] int64, which draw of its image each is; on the CPU too
     failures: tuple[tuple[int, str], ...] = ()  # (row, reason) of images left out
     columns: dict[str, Tensor] = field(default_factory=dict)  # [B, ...] by name; on the CPU
+    # [V_g, B, 3, S_g, S_g] uint8 for each size of crops, the largest first; of one view none
+    views: tuple[Tensor, ...] = ()
 
     def stack_inputs(self) -> Tensor:
         """Return the inputs as one tensor [B, ...]; images must be of one size."""
@@ -42,9 +45,10 @@ class Batch:
         return self.inputs
 
     def to(self, device: torch.device) -> "Batch":
-        """Move inputs and labels to a device; rows, draws and columns stay on the CPU."""
-        inputs = _move(self.inputs, device)
-        return replace(self, inputs=inputs, labels=self.labels.to(device))
+        """Move inputs, views and labels to a device; rows, draws and columns stay on the CPU."""
+        views = tuple(group.to(device, non_blocking=True) for group in self.views)
+        inputs = views[0][0] if views else _move(self.inputs, device)
+        return replace(self, inputs=inputs, labels=self.labels.to(device), views=views)
 
 
 def _move(inputs: ModelInputs, device: torch.device) -> ModelInputs:
@@ -73,28 +77,46 @@ def plain_view(spec: ModelSpec) -> Augmentation:
     return components.load("augmentations", text, size=spec.crop)
 
 
+@runtime_checkable
+class MultiView(Protocol):
+    """An augmentation of several views, each made by one of `views`, the largest crops first."""
+
+    views: Sequence[Augmentation]
+
+
+def split_views(augmentation: Augmentation, count: int) -> Sequence[Augmentation]:
+    """Return what makes each view: the views of a multi-view augmentation, else `count` alike."""
+    if isinstance(augmentation, MultiView):
+        return augmentation.views
+    return (augmentation,) * count
+
+
 class Images(Dataset):
     """Images of a manifest, prepared for a model; items are lists of (row, draw).
 
-    With `views`, draw d shows the pixels of draw d modulo `views`, as a cached teacher saw them.
-    Batches carry those of `columns` that the manifest has. Raises InputError for a column that
-    holds no numbers.
+    Of several augmentations, as `split_views` gives them, each makes one view of every image;
+    batches then carry `views`, and views of one number must be of one size. With `distinct_draws`,
+    draw d shows the pixels of draw d modulo that number, as a cached teacher saw them. Batches
+    carry those of `columns` that the manifest has. Raises InputError for a column that holds no
+    numbers.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         spec: ModelSpec,
-        augmentation: Augmentation,
+        augmentation: Augmentation | Sequence[Augmentation],
         *,
         seed: int,
         cache: bool = False,
         skip_bad: bool = False,
-        views: int | None = None,
+        distinct_draws: int | None = None,
         columns: Sequence[str] = WEIGHTS,
     ) -> None:
-        self.manifest, self.spec, self.augmentation = manifest, spec, augmentation
-        self.seed, self.skip_bad, self.views = seed, skip_bad, views
+        self.manifest, self.spec = manifest, spec
+        several = augmentation if isinstance(augmentation, Sequence) else (augmentation,)
+        self.augmentations = tuple(several)
+        self.seed, self.skip_bad, self.distinct_draws = seed, skip_bad, distinct_draws
         self.columns = read_columns(manifest, columns)
         self.boxes = crop_boxes.from_columns(manifest.columns)
         # half as much again as a square: the usual photograph is 4:3
@@ -103,7 +125,7 @@ class Images(Dataset):
 
     def __getitems__(self, items: Rows) -> Batch | str:
         """Load one batch; why an image cannot be read travels as text, which crosses processes."""
-        pixels: list[Tensor] = []
+        pixels: list[list[Tensor]] = []  # of each image its views
         loaded: list[tuple[int, int]] = []
         failures: list[tuple[int, str]] = []
         for row, draw in items:
@@ -118,14 +140,14 @@ class Images(Dataset):
         draws = torch.tensor([draw for _, draw in loaded], dtype=torch.int64)
         labels = torch.from_numpy(self.manifest.labels[rows])
         columns = {name: torch.from_numpy(of[rows]) for name, of in self.columns.items()}
-        return Batch(
-            _stack(pixels), labels, torch.from_numpy(rows), draws, tuple(failures), columns
-        )
+        views = _stack_views(pixels) if len(self.augmentations) > 1 else ()
+        inputs = views[0][0] if views else _stack([first for first, *_ in pixels])
+        return Batch(inputs, labels, torch.from_numpy(rows), draws, tuple(failures), columns, views)
 
     def as_test(self) -> "Images":
         """Return the same images, and what is cached of them, as a model sees them in a test."""
         other = copy.copy(self)
-        other.augmentation = plain_view(self.spec)
+        other.augmentations = (plain_view(self.spec),)
         return other
 
     def prepare(self, row: int) -> Tensor:
@@ -152,10 +174,22 @@ class Images(Dataset):
         # the box is in pixels of the whole image, so its decoder must not shrink it
         return crop_boxes.crop(images.load(location), self.boxes[row], name=describe(location))
 
-    def _augment(self, row: int, draw: int) -> Tensor:
-        view = draw if self.views is None else draw % self.views
-        generator = Generator().manual_seed(_seed(self.seed, self.manifest.names[row], view))
-        return self.augmentation(self.prepare(row), generator)
+    def _augment(self, row: int, draw: int) -> list[Tensor]:
+        """Return the views of an image, uint8 [3, H, W] each."""
+        if self.distinct_draws is not None:
+            draw %= self.distinct_draws
+        image, name = self.prepare(row), self.manifest.names[row]
+        return [
+            augment(image, Generator().manual_seed(_seed(self.seed, name, draw, view)))
+            for view, augment in enumerate(self.augmentations)
+        ]
+
+
+def _stack_views(images: list[list[Tensor]]) -> tuple[Tensor, ...]:
+    """Stack the views of images to one tensor [V_g, B, 3, S_g, S_g] for each size of crops."""
+    views = [torch.stack(view) for view in zip(*images, strict=True)]
+    groups = itertools.groupby(views, key=lambda view: view.shape)
+    return tuple(torch.stack(list(group)) for _, group in groups)
 
 
 def _stack(images: list[Tensor]) -> ModelInputs:
@@ -191,6 +225,8 @@ def _check_weights(column: np.ndarray, name: str) -> np.ndarray:
     return weights
 
 
-def _seed(seed: int, name: bytes, draw: int) -> int:
-    key = b"%d %d %s" % (seed, draw, name)
+def _seed(seed: int, name: bytes, draw: int, view: int = 0) -> int:
+    # the first view is seeded as an only one
+    drawn = b"%d" % draw if view == 0 else b"%d/%d" % (draw, view)
+    key = b"%d %s %s" % (seed, drawn, name)
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1

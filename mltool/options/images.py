@@ -63,8 +63,8 @@ class ImageOptions:
         str | None,
         option(
             "--augment",
-            help="See `list augmentations`: crop, affine, center, whole.  [default: crop; whole "
-            "with --keep-aspect]",
+            help="See `list augmentations`: crop, affine, views, center, whole.  [default: crop; "
+            "whole with --keep-aspect]",
             autocompletion=complete_from("augmentations"),
         ),
     ] = None

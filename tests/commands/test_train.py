@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import typer
 from forked_program import Program
+from safetensors.numpy import load_file
 
 from mltool.cli import app
 from mltool.files import embeddings, history
 from mltool.files.shards import read_many
+from mltool.models import checkpoint
 
 Run = Callable[..., subprocess.CompletedProcess]
 Start = Callable[..., Program]
@@ -56,6 +58,18 @@ def test_training_learns_and_validation_selects(tmp_path: Path, run: Run) -> Non
     run("embed", out, "digits:test", "-o", vectors)
     best = json.loads(run("evaluate", vectors, "--json").stdout)["map@r"]
     assert best == pytest.approx(max(values["val/map@r"]), abs=0.01)
+
+
+def test_training_takes_the_first_of_several_views(tmp_path: Path, photos: Path, run: Run) -> None:
+    tensors, texts = [], []
+    for augment in ("views:small=0", "views:large=3,small=1"):
+        out = tmp_path / f"{len(texts)}.safetensors"
+        run("train", photos, *TINY, "--epochs", 1, "-b", 20, "--augment", augment, "-o", out)
+        tensors.append(load_file(out))
+        texts.append(checkpoint.read(str(out)).history[-1]["settings"]["augment"])
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(np.array_equal(of, tensors[1][name]) for name, of in tensors[0].items())
+    assert texts[1].startswith("views:large=3,small=1,small_size=0.4286,")
 
 
 def test_resume_after_it_is_done_does_nothing(tmp_path: Path, photos: Path, run: Run) -> None:

@@ -111,9 +111,13 @@ def test_augmentation_is_a_function_of_seed_name_and_draw(photos: Manifest) -> N
     other = photos.take(np.array([8, 3]))  # another list, another row: the name decides
     assert torch.equal(first, view(other, 1, 0))
     seeds = {
-        data._seed(s, name, draw) for s in range(3) for name in (b"1", b"11") for draw in (1, 11)
+        data._seed(s, name, draw, view)
+        for s in range(3)
+        for name in (b"1", b"11", b"/1 1")
+        for draw in (1, 11)
+        for view in (0, 1, 11)
     }
-    assert len(seeds) == 12
+    assert len(seeds) == 54
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
@@ -271,15 +275,78 @@ def test_workers_by_default() -> None:
     assert loading.default_workers() <= usable_cores()
 
 
-def test_draws_travel_with_the_images_and_repeat_with_views(photos: Manifest) -> None:
+def test_draws_travel_with_the_images_and_repeat_if_asked(photos: Manifest) -> None:
     rows = [[(0, 0), (1, 5), (2, 2)]]
     plain = next(load(images(photos), rows, workers=0))
     assert plain.draws.tolist() == [0, 5, 2]
-    cycled = next(load(images(photos, views=3), rows, workers=0))
+    cycled = next(load(images(photos, distinct_draws=3), rows, workers=0))
     assert cycled.draws.tolist() == [0, 5, 2]
     modulo = next(load(images(photos), [[(0, 0), (1, 2), (2, 2)]], workers=0))
     assert torch.equal(cycled.inputs, modulo.inputs)
     assert not torch.equal(cycled.inputs[1], plain.inputs[1])
+
+
+def many_views(manifest: Manifest, text: str = "views", **settings) -> Images:
+    augmentation = components.load("augmentations", text, size=SPEC.crop)
+    views = data.split_views(augmentation, 2)
+    return Images(manifest, SPEC, views, **{"seed": 0} | settings)
+
+
+def test_views_come_in_one_tensor_for_each_size(photos: Manifest) -> None:
+    rows = [[(0, 0), (1, 5), (2, 2)]]
+    batch = next(load(many_views(photos), rows, workers=0))
+    assert [tuple(group.shape) for group in batch.views] == [(2, 3, 3, 24, 24), (4, 3, 3, 10, 10)]
+    assert all(group.dtype == torch.uint8 for group in batch.views)
+    assert torch.equal(batch.inputs, batch.views[0][0])
+    moved = batch.to(torch.device("meta"))
+    assert {each.device.type for each in (moved.inputs, *moved.views)} == {"meta"}
+    assert moved.inputs._base is moved.views[0]  # not moved a second time
+    flat = [view for group in batch.views for view in group[:, :, 0, 0, 0].tolist()]
+    assert len({tuple(view) for view in flat}) == 6  # every view is another draw
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_any_number_of_workers_gives_the_same_views(photos: Manifest, cached: bool) -> None:
+    expected = list(load(many_views(photos), BATCHES, workers=0))
+    loaded = list(load(many_views(photos, cache=cached), iter(BATCHES), workers=2))
+    for left, right in zip(loaded, expected, strict=True):
+        assert same(left, right)
+        assert all(torch.equal(a, b) for a, b in zip(left.views, right.views, strict=True))
+
+
+def test_further_views_change_no_other(photos: Manifest) -> None:
+    rows = [[(3, 0), (1, 5)]]
+    few = next(load(many_views(photos, "views:small=1"), rows, workers=0))
+    more = next(load(many_views(photos, "views:small=3"), rows, workers=0))
+    assert torch.equal(few.views[0], more.views[0])
+    assert torch.equal(few.views[1], more.views[1][:1])
+    alone = next(load(images(photos, "views"), rows, workers=0))  # as a training step sees them
+    assert alone.views == ()
+    assert torch.equal(alone.inputs, more.inputs)
+    other = next(load(many_views(photos, seed=1), rows, workers=0))
+    assert not torch.equal(other.views[0], more.views[0])
+
+
+def test_any_augmentation_gives_several_views(photos: Manifest) -> None:
+    rows = [[(3, 0), (1, 5)]]
+    batch = next(load(many_views(photos, "crop"), rows, workers=0))
+    [group] = batch.views
+    assert group.shape == (2, 2, 3, 24, 24)
+    assert not torch.equal(group[0], group[1])
+    assert torch.equal(group[0], next(load(images(photos, "crop"), rows, workers=0)).inputs)
+    plain = next(load(many_views(photos, "crop").as_test(), rows, workers=0))
+    assert plain.views == ()
+    assert torch.equal(plain.inputs, next(load(images(photos, "center"), rows, workers=0)).inputs)
+
+
+def test_images_that_fail_have_no_views(photos: Manifest) -> None:
+    Path(photos.paths[1]).write_bytes(b"no image")
+    source = many_views(photos, skip_bad=True)
+    batch = next(load(source, [[(0, 0), (1, 0), (2, 0)]], workers=0))
+    assert [group.shape[1] for group in batch.views] == [2, 2]
+    assert batch.rows.tolist() == [0, 2]
+    nothing = next(load(source, [[(1, 0)]], workers=0))
+    assert (nothing.views, len(nothing.inputs)) == ((), 0)
 
 
 def test_the_same_images_under_another_augmentation(photos: Manifest) -> None:

@@ -291,7 +291,7 @@ def test_usable_names_what_cannot_be_read(tmp_path: Path) -> None:
         of, paths=StringArray.from_texts(["/no/such.png", *list(of.paths)[1:]])
     )
     images = Images(
-        bad, given.model.spec, given.main.source.augmentation, seed=0, cache=True, skip_bad=True
+        bad, given.model.spec, given.main.source.augmentations, seed=0, cache=True, skip_bad=True
     )
     rows, reasons = find_readable(images, workers=0, batch_size=7)
     assert rows.tolist() == list(range(1, 80))
