@@ -107,6 +107,7 @@ def _distill(options: TrainingOptions, teaching: TeacherOptions, device: torch.d
     manifest = training_data.read_list(options)
     if teacher_student.needs_labels(options, teaching):
         manifest = training_data.keep_labelled(manifest, options.data, "this --loss")
+    manifest, held_out = training_data.hold_out(options, manifest)
     teacher_student.refuse_weights(options, manifest)
     teacher = teacher_student.build_teacher(options, teaching, device)
     model = teacher_student.build_student(options, teaching, teacher, manifest)
@@ -116,7 +117,7 @@ def _distill(options: TrainingOptions, teaching: TeacherOptions, device: torch.d
     manifest, reasons = training_data.drop_unreadable(options, manifest, model)
     if isinstance(teacher, CachedTeacher) and skips:
         teacher.join(manifest.names)  # it may have left out the same ones
-    plan = _plan(options, teaching, teacher, model, manifest, device)
+    plan = _plan(options, teaching, teacher, model, manifest, held_out, device)
     if options.execution.dry_run:
         size = 4 * count_parameters(model) / 1e6
         logger.info("would write %s, about %.1f MB", options.output, size)
@@ -134,6 +135,7 @@ def _plan(
     teacher: CachedTeacher | OnlineTeacher,
     model: Embedder,
     manifest: Manifest,
+    held_out: Manifest | None,
     device: torch.device,
 ) -> TrainingPlan:
     sampler = _sampler(options, teaching, teacher, manifest, device)
@@ -143,7 +145,7 @@ def _plan(
     refuse_stage(objective, options, model)
     source = _open_source(options, teaching, teacher, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device, model)
-    held_out = training_data.open_validation(options, model, device)
+    validation = training_data.open_validation(options, model, device, held_out)
     plan = TrainingPlan(
         model=model,
         objective=objective,
@@ -152,10 +154,10 @@ def _plan(
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
         pretrained=options.model.is_pretrained,
-        validation=held_out,
+        validation=validation,
         classes=manifest.label_names,
         history=_history(
-            options, teaching, teacher, model, manifest, held_out, sampler, loop.precision
+            options, teaching, teacher, model, manifest, validation, sampler, loop.precision
         ),
     )
     training_setup.report("distill", plan)
@@ -330,7 +332,7 @@ def _history(
     teacher: CachedTeacher | OnlineTeacher,
     model: Embedder,
     manifest: Manifest,
-    held_out: Validation | None,
+    validation: Validation | None,
     sampler: Sampler,
     precision: str,
 ) -> history.History:
@@ -343,7 +345,7 @@ def _history(
         options,
         model,
         manifest,
-        held_out,
+        validation,
         settings=settings | training_record.record_sizes(sampler),
         counts={},
         inputs=teacher.inputs,

@@ -87,9 +87,10 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
     """Make and carry out the plan; returns why images were left out."""
     manifest = training_data.read_list(options)
     manifest = training_data.keep_labelled(manifest, options.data, "train")
+    manifest, held_out = training_data.hold_out(options, manifest)
     model = training_setup.build_model(options, manifest)
     manifest, reasons = training_data.drop_unreadable(options, manifest, model)
-    plan = _plan(options, model, manifest, device)
+    plan = _plan(options, model, manifest, held_out, device)
     if options.execution.dry_run:
         size = 4 * count_parameters(model) / 1e6
         logger.info("would write %s, about %.1f MB", options.output, size)
@@ -101,7 +102,11 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
 
 
 def _plan(
-    options: TrainingOptions, model: Embedder, manifest: Manifest, device: torch.device
+    options: TrainingOptions,
+    model: Embedder,
+    manifest: Manifest,
+    held_out: Manifest | None,
+    device: torch.device,
 ) -> TrainingPlan:
     sampler: Sampler
     settings = options.mining
@@ -111,7 +116,7 @@ def _plan(
         sampler, objective = _build_mined(options, settings, model, manifest)
     source = training_data.open_training(options, model, manifest, objective.columns())
     loop = training_setup.loop_settings(options, device, model)
-    held_out = training_data.open_validation(options, model, device)
+    validation = training_data.open_validation(options, model, device, held_out)
     plan = TrainingPlan(
         model=model,
         objective=objective,
@@ -120,9 +125,9 @@ def _plan(
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
         pretrained=options.model.is_pretrained,
-        validation=held_out,
+        validation=validation,
         classes=manifest.label_names,
-        history=_history(options, model, manifest, held_out, sampler, loop.precision),
+        history=_history(options, model, manifest, validation, sampler, loop.precision),
     )
     training_setup.report("train", plan)
     return plan
@@ -174,7 +179,7 @@ def _history(
     options: TrainingOptions,
     model: Embedder,
     manifest: Manifest,
-    held_out: Validation | None,
+    validation: Validation | None,
     sampler: Sampler,
     precision: str,
 ) -> history.History:
@@ -184,7 +189,7 @@ def _history(
         options,
         model,
         manifest,
-        held_out,
+        validation,
         settings=settings | training_record.record_sizes(sampler) | {"precision": precision},
         counts={"classes": len(manifest.label_names)},
     )

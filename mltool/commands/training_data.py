@@ -18,9 +18,11 @@ from mltool.engine.loading import default_workers
 from mltool.engine.training import Validation
 from mltool.engine.vectors import Vectors
 from mltool.errors import InputError
+from mltool.files.lists import selection
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.spec import ModelSpec
+from mltool.options.lists import parse_block
 from mltool.retrieval.scoring import score
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,20 @@ def keep_labelled(manifest: Manifest, texts: Sequence[str], command: str) -> Man
     if not has_label.all():
         logger.warning("%d images without a label are left out", int((~has_label).sum()))
     return manifest.take(has_label).compact()
+
+
+def hold_out(options: TrainingOptions, manifest: Manifest) -> tuple[Manifest, Manifest | None]:
+    """Return the rows to learn from, and with --fold those of the classes to validate on."""
+    if options.validation.fold is None:
+        return manifest, None
+    fold, folds = parse_block("--fold", options.validation.fold)
+    learned, held_out = selection.split_fold(manifest, fold, folds)
+    logger.info(
+        "fold %d of %d: %d classes are held out, %s to %s; %d are learned",
+        *(fold, folds, len(held_out.label_names), min(held_out.label_names)),
+        *(max(held_out.label_names), len(learned.label_names)),
+    )
+    return learned, held_out
 
 
 def drop_unreadable(
@@ -104,16 +120,18 @@ def open_training(
 
 
 def open_validation(
-    options: TrainingOptions, model: Embedder, device: torch.device
+    options: TrainingOptions, model: Embedder, device: torch.device, held_out: Manifest | None
 ) -> Validation | None:
-    """Return the data that decide which weights are kept, None without --val."""
-    if options.validation.val is None:
+    """Return the data that decide which weights are kept, None without --val and --fold.
+
+    `held_out` are the images of the fold.
+    """
+    if options.validation.val is None and held_out is None:
         return None
     # an unknown metric is refused now, not after the first epoch
     score(np.eye(2, dtype=np.float32), np.zeros(2, np.int64), metrics=[options.validation.select])
-    texts, of_vectors = options.validation.val, model.spec.takes_vectors
-    manifest = open_data(texts, need_split=True, of_vectors=of_vectors)
-    manifest, _ = drop_unreadable(options, keep_labelled(manifest, texts, "validation"), model)
+    manifest = _read_validation(options, model) if held_out is None else held_out
+    manifest, _ = drop_unreadable(options, manifest, model)
     source = sources.open_test(manifest, model.spec, cache=options.images.cache == "ram")
     if isinstance(source, Vectors):
         heads.check_input(model.spec, source.stored, head="the head")
@@ -126,6 +144,13 @@ def open_validation(
             options.execution.precision, device, training=False, of_head=model.spec.takes_vectors
         ),
     )
+
+
+def _read_validation(options: TrainingOptions, model: Embedder) -> Manifest:
+    """Read the labelled images of --val."""
+    texts = options.validation.val or []
+    manifest = open_data(texts, need_split=True, of_vectors=model.spec.takes_vectors)
+    return keep_labelled(manifest, texts, "validation")
 
 
 def count_workers(options: TrainingOptions) -> int:

@@ -8,7 +8,7 @@ from mltool.commands.training_options import TrainingOptions
 from mltool.engine.samplers import ClassBalanced, Sampler, Views
 from mltool.engine.training import Validation
 from mltool.files import history
-from mltool.files.lists import vector_lists
+from mltool.files.lists import selection, vector_lists
 from mltool.files.manifest import Manifest
 from mltool.models.embedder import Embedder
 from mltool.models.spec import ModelSpec
@@ -65,8 +65,10 @@ def _list_inputs(
         inputs = vector_lists.list_inputs("data", options.data)
         inputs += vector_lists.list_inputs("--val", held)
     else:
-        inputs = history.list_inputs("data", options.data, manifest.digest())
-        if held_out is not None:
+        inputs = history.list_inputs(
+            "data", options.data, _digest_data(options, manifest, held_out)
+        )
+        if held_out is not None and held:
             inputs += history.list_inputs("--val", held, held_out.source.manifest.digest())
     if options.lists.labels:
         inputs += history.list_inputs("--labels", [options.lists.labels], manifest.digest())
@@ -78,6 +80,13 @@ def _list_inputs(
         if path and path != "timm":
             inputs.append((option, path, history.digest_of_file(path)))
     return inputs
+
+
+def _digest_data(options: TrainingOptions, manifest: Manifest, held_out: Validation | None) -> str:
+    """Return the digest of the list, with the images of the fold that is held out of it."""
+    if options.validation.fold is None or held_out is None:
+        return manifest.digest()
+    return selection.join([manifest, held_out.source.manifest]).digest()
 
 
 def _settings(

@@ -24,13 +24,14 @@ class Rule:
 
     `recorded` is False for what changes no result. `neutral` is the value with which the feature of
     the option is absent; a record leaves it out, so that a new option changes no record of before.
-    `needs` and `excludes` name other options of the same group. `because` says why: what the option
-    does that leaves no room for those it excludes, or else why it needs the other one.
+    `needs` and `excludes` name other options of the same group; of several needed ones any will do.
+    `because` says why: what the option does that leaves no room for those it excludes, or else why
+    it needs the other one.
     """
 
     recorded: bool = True
     neutral: object = ALWAYS
-    needs: str = ""
+    needs: str | tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     because: str = ""
 
@@ -84,9 +85,10 @@ def check_rules(group: object) -> None:
     for name, rule in rules_of(type(group)).items():
         if not is_changed(group, name):
             continue
-        if rule.needs and not is_changed(group, rule.needs):
+        needs = (rule.needs,) if isinstance(rule.needs, str) else rule.needs
+        if needs and not any(is_changed(group, other) for other in needs):
             reason = f": {rule.because}" if rule.because and not rule.excludes else ""
-            raise UsageError(f"{as_flag(name)} needs {as_flag(rule.needs)}{reason}")
+            raise UsageError(f"{as_flag(name)} needs {' or '.join(map(as_flag, needs))}{reason}")
         for other in rule.excludes:
             if is_changed(group, other):
                 raise UsageError(f"{as_flag(name)} {rule.because}; leave out {as_flag(other)}")

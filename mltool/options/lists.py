@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mltool.errors import UsageError
 from mltool.options.group import NONE_IS_ABSENT, UNRECORDED
 
 option = partial(typer.Option, rich_help_panel="Images")
@@ -44,6 +45,14 @@ OnBadImage = Annotated[
         help="Unreadable images: stop, leave out and exit 3, or leave out and exit 0.",
     ),
 ]
+
+
+def parse_block(flag: str, text: str) -> tuple[int, int]:
+    """Return (I, N) of `I/N`, block I of N. Raises UsageError unless 0 <= I < N."""
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
+        return int(first), int(second)
+    raise UsageError(f"{flag} {text}: write I/N with I from 0 to N - 1, as in 0/4")
 
 
 @dataclass(frozen=True, kw_only=True)

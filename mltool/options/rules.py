@@ -24,6 +24,7 @@ from mltool.options.choices import (
 from mltool.options.embedding import EmbedOptions
 from mltool.options.heads import refuse_head_options
 from mltool.options.images import ImageOptions
+from mltool.options.lists import parse_block
 from mltool.options.model import VECTORS, ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
@@ -128,10 +129,7 @@ def count_stages(teacher: TeacherOptions, losses: Sequence[Choice]) -> int | Non
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Return (I, N) of `I/N`. Raises UsageError unless 0 <= I < N."""
-    first, _, second = text.partition("/")
-    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
-        return int(first), int(second)
-    raise UsageError(f"--shard {text}: write I/N with I from 0 to N - 1, as in 0/4")
+    return parse_block("--shard", text)
 
 
 def _check_components(

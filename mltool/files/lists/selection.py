@@ -98,6 +98,21 @@ def select_classes(manifest: Manifest, text: str) -> Manifest:
     return manifest.take(np.isin(manifest.labels, list(labels)))
 
 
+def split_fold(manifest: Manifest, fold: int, folds: int) -> tuple[Manifest, Manifest]:
+    """Split the classes into those to learn and those of one fold, which are held out.
+
+    The classes are sorted by their texts and cut into `folds` consecutive groups, as equal as
+    possible, the larger ones first. Images without a label are among those to learn. Raises
+    InputError for fewer classes than folds.
+    """
+    count = len(manifest.label_names)
+    if count < folds:
+        raise InputError(f"{count} classes cannot be cut into {folds} folds; take fewer folds")
+    order = sorted(range(count), key=manifest.label_names.__getitem__)
+    inside = np.isin(manifest.labels, np.array_split(order, folds)[fold])
+    return manifest.take(~inside).compact(), manifest.take(inside).compact()
+
+
 def limit(manifest: Manifest, count: int) -> Manifest:
     """Return the first `count` images. Raises UsageError for less than one."""
     if count < 1:

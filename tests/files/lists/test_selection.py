@@ -11,6 +11,7 @@ from mltool.files.lists.selection import (
     replace_labels,
     select_classes,
     select_split,
+    split_fold,
     splits,
 )
 from mltool.files.manifest import Manifest
@@ -171,3 +172,35 @@ def test_labels_of_another_list(caplog):
     assert "1 of 3 images are not in the list of labels (b)" in caplog.text
     with pytest.raises(InputError, match=r"no image is in the list of labels \(a here, z there\)"):
         replace_labels(images("a b"), images("z", "cat"))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_folds_are_disjoint_and_cover_all_classes(folds):
+    texts = ["d", "b", "10", "9", "a", "", "c", "a", "é"]
+    labels = [texts.index(text) if text else -1 for text in texts]
+    names = tuple(dict.fromkeys(text for text in texts if text))
+    listed = Manifest(
+        names=np.array([f"{row}.jpg".encode() for row in range(9)]),
+        paths=StringArray.from_texts(f"/{row}.jpg" for row in range(9)),
+        labels=np.array(
+            [names.index(texts[row]) if label >= 0 else -1 for row, label in enumerate(labels)]
+        ),
+        label_names=names,
+        columns={},
+        root="",
+    )
+    groups = []
+    for fold in range(folds):
+        learned, held_out = split_fold(listed, fold, folds)
+        assert set(learned.label_names).isdisjoint(held_out.label_names)
+        assert len(learned) + len(held_out) == 9
+        assert (held_out.labels >= 0).all()
+        assert (learned.labels < 0).sum() == 1
+        groups.append(sorted(held_out.label_names))
+    assert [text for group in groups for text in group] == sorted(
+        names
+    )  # consecutive in text order
+    sizes = [len(group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1
+    with pytest.raises(InputError, match="7 classes cannot be cut into 8 folds"):
+        split_fold(listed, 0, 8)
