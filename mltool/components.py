@@ -73,7 +73,7 @@ class Declared:
     library: str = ""  # clusterers: the package whose version and threads decide the last bits
     proxies_per_class: str = ""  # losses: the setting that says how many, "" = one
     reads: str = "maps"  # poolings: maps, tokens or head
-    views: int = 2  # pretexts: how many crops of an image a step takes
+    views: int = 2  # pretexts: how many crops of an image a step takes, 0 = two or more
     momentum: bool = False  # pretexts: whether a slowly following copy of the model takes part
     counts: dict[str, tuple[int, int] | int] = field(default_factory=dict, hash=False)  # datasets
 

@@ -17,6 +17,7 @@ LAYERS = {
         "progress",
         "components",
         "options",
+        "moment",
         "__init__",
     ],
     1: ["files"],

@@ -25,6 +25,7 @@ from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import Sampler
 from mltool.engine.signals import Stop
 from mltool.errors import Interrupted, NumericError
+from mltool.moment import Moment
 from mltool.progress import Progress
 
 # Spread of the embeddings of a batch below which all images look the same to the model, and for
@@ -34,16 +35,6 @@ COLLAPSED_SPREAD = {"cosine": 5e-4, "dot": 5e-4, "euclidean": 1e-8}
 COLLAPSED_STEPS = 50
 
 Embed = Callable[..., Tensor]  # the model, in the precision of the run
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When a step takes place, in plain integers, so that nobody reads a counter on the device."""
-
-    step: int  # steps taken so far in the whole run
-    epoch: int
-    steps: int  # an epoch, of the stream `main`
-    epochs: int
 
 
 @dataclass

@@ -23,7 +23,7 @@ from mltool import components
 from mltool.commands.objective import Additions, Pairing, list_terms
 from mltool.engine import run_state
 from mltool.engine.data import Images
-from mltool.engine.loop import LoopSettings, Moment
+from mltool.engine.loop import LoopSettings
 from mltool.engine.objectives.memory import MemorySettings
 from mltool.engine.objectives.objective import Objective
 from mltool.engine.optim import OptimSettings
@@ -37,6 +37,7 @@ from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray
 from mltool.models import checkpoint
 from mltool.models.embedder import Embedder, build
+from mltool.moment import Moment
 from mltool.options.additions import refuse_additions
 
 SIZE = 16

@@ -14,13 +14,14 @@ from torch import Generator, Tensor, nn
 
 from mltool import distributed
 from mltool.engine.data import Batch
-from mltool.engine.loop import Embed, Moment
+from mltool.engine.loop import Embed
 from mltool.engine.objectives.step_outputs import Features, StepOutputs
 from mltool.engine.streams import MAIN
 from mltool.engine.teachers import Teacher
 from mltool.models.embedder import ModelInputs
 from mltool.models.features import FeatureHooks
 from mltool.models.stages import StageHook
+from mltool.moment import Moment
 
 
 class Term(nn.Module, ABC):

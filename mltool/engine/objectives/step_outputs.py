@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from mltool import distributed
 from mltool.engine.data import Batch
-from mltool.engine.loop import Embed, Moment
+from mltool.engine.loop import Embed
 from mltool.engine.teachers import CachedTeacher, Teacher
 from mltool.files.manifest import WEIGHTS
 from mltool.losses import Pairs
 from mltool.models.features import FeatureHooks
+from mltool.moment import Moment
 
 
 class BatchSide(NamedTuple):
