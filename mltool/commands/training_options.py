@@ -16,6 +16,8 @@ from mltool.options.validation import ValidationOptions
 DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 # As measured: see "The defaults" in recipes/RESULTS.md.
 PRETRAINED_LR, SCRATCH_LR = 1e-3, 3e-3
+# Steps are a thousandth as long as layers are: BYOL's and SimCLR's rate for batches of 256.
+LARS_LR = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class TrainingOptions:
         """The rate of the new layers, of which the other rates are multiples."""
         if self.optimisation.lr is not None:
             return self.optimisation.lr
+        if self.optimisation.optimizer == "lars":
+            return LARS_LR
         return PRETRAINED_LR if self.model.is_pretrained else SCRATCH_LR
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn, optim
 
+from mltool.engine.lars import Lars, is_vector
 from mltool.errors import InputError, UsageError
 from mltool.options.optimisation import RATE_GROUPS, OptimizerName, ScheduleName
 
@@ -75,8 +76,7 @@ def _group_parameters(
     """
     groups: dict[tuple[str, float], dict[str, Members]] = {}
     for group, name, parameter in _list_parameters(model, objective):
-        matrix = parameter.numel() > max(parameter.shape, default=1)  # [C, 1, 1] is a vector
-        decay = weight_decay if group != "proxies" and matrix else 0.0
+        decay = 0.0 if group == "proxies" or is_vector(parameter) else weight_decay
         section = group if group in ("backbone", "proxies") else "head"
         groups.setdefault((section, decay), {}).setdefault(group, []).append((name, parameter))
     return [
@@ -129,6 +129,7 @@ _OPTIMIZERS: dict[str, Callable[[list[dict], OptimSettings], optim.Optimizer]] =
         groups, lr=s.lr, momentum=s.momentum, nesterov=s.momentum > 0, fused=_can_fuse(groups)
     ),
     "rmsprop": lambda groups, s: optim.RMSprop(groups, lr=s.lr, momentum=s.momentum),
+    "lars": lambda groups, s: Lars(groups, lr=s.lr, momentum=s.momentum),
 }
 
 

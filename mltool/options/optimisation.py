@@ -12,7 +12,7 @@ from mltool.options.group import NONE_IS_ABSENT, number
 
 option = partial(typer.Option, rich_help_panel="Optimisation")
 
-OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "lars"]
 ScheduleName = Literal["cosine", "constant", "step"]
 
 # Groups of parameters that may have a rate of their own.
@@ -41,7 +41,8 @@ class OptimisationOptions:
         option(
             "--lr",
             callback=number(above=0),
-            help="Rate of the new layers.  [default: 1e-3 with --weights or --init, else 3e-3]",
+            help="Rate of the new layers.  [default: 0.3 of lars; 1e-3 with --weights or --init, "
+            "else 3e-3]",
         ),
     ] = None
     lr_backbone: Annotated[
@@ -75,7 +76,8 @@ class OptimisationOptions:
     ] = 1e-4
     optimizer: Annotated[OptimizerName, option("--optimizer", help="How to step.")] = "adamw"
     momentum: Annotated[
-        float, option("--momentum", callback=number(least=0, below=1), help="Of sgd and rmsprop.")
+        float,
+        option("--momentum", callback=number(least=0, below=1), help="Of sgd, rmsprop and lars."),
     ] = 0.9
     schedule: Annotated[
         ScheduleName, option("--schedule", help="How the rates fall over the run.")

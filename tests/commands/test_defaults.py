@@ -22,13 +22,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "projection", "freeze_bn"),
+    ("words", "projection", "freeze_bn", "lr"),
     [
-        ((), "linear", False),
-        (("--weights", "W"), "none", True),
-        (("--weights", "W", "--dim", 16), "linear", True),
-        (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False),
-        (("--freeze-bn",), "linear", True),
+        ((), "linear", False, 3e-3),
+        (("--weights", "W"), "none", True, 1e-3),
+        (("--weights", "W", "--dim", 16), "linear", True, 1e-3),
+        (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False, 1e-3),
+        (("--freeze-bn", "--optimizer", "lars"), "linear", True, 0.3),
     ],
 )
 def test_a_pretrained_backbone_keeps_its_features_and_statistics(
@@ -39,13 +39,15 @@ def test_a_pretrained_backbone_keeps_its_features_and_statistics(
     words: tuple,
     projection: str,
     freeze_bn: bool,
+    lr: float,
 ) -> None:
     path = tmp_path / "model.safetensors"
     run("train", photos, "-o", path, *TINY, *(weights if word == "W" else word for word in words))
     found = checkpoint.read(str(path))
     assert found.spec.projection == projection
-    assert found.history[-1]["settings"]["freeze_bn"] is freeze_bn
-    assert found.history[-1]["settings"]["projection"] == projection
+    settings = found.history[-1]["settings"]
+    expected = {"freeze_bn": freeze_bn, "projection": projection, "lr": lr}
+    assert {name: settings[name] for name in expected} == expected
 
 
 def test_a_start_keeps_its_projection_and_statistics(

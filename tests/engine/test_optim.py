@@ -18,7 +18,7 @@ from mltool.models.proxies import Proxies
 from mltool.poolings.gem import GeM
 
 SETTINGS = OptimSettings("adamw", 0.1, 0.01, 0.9, "constant", 0.0)
-EVERY = ["adamw", "adam", "sgd", "rmsprop"]
+EVERY = ["adamw", "adam", "sgd", "rmsprop", "lars"]
 
 
 class Toy(nn.Module):
