@@ -9,6 +9,7 @@ How a search runs, from the top (each file opens with a worked example):
     top_k           the visitor that keeps each query's k nearest rows
     ranks           the visitor that counts the irrelevant rows above each relevant one, by
                     query_block, with the helpers of segments, duplicates and relevance
+    close_pairs     the visitor that keeps all pairs of rows above a score, and its search
     vector_set      vectors ready to be compared, and the one routine that scores pairs exactly
 
 Everything is numpy; torch is imported by `torch_products` alone, and only where it pays.

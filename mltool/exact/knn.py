@@ -41,6 +41,7 @@ from mltool.exact.products import (
 )
 from mltool.exact.ranks import RankCounter
 from mltool.exact.relevance import Relevance
+from mltool.exact.scan import Visitor
 from mltool.exact.sweep import SweepPlan, plan_sweep, sweep
 from mltool.exact.top_k import TopK, mark_redundant
 from mltool.exact.vector_set import VectorSet, find_first_equal_rows, to_user_units
@@ -135,7 +136,7 @@ def find_neighbors(
             tie_order=tie_order,
             redundant=redundant,
         )
-        _run(top, resources)
+        run_visitor(top, resources)
         original_rows = np.append(kept, -1)[top.rows]
         results.append(Neighbors(original_rows, to_user_units(top.scores, gallery)))
     return Neighbors(
@@ -174,9 +175,23 @@ def rank_relevant(
             first_equal_rows=first_equal,
             duplicates=duplicates,
         )
-        _run(counter, resources)
+        run_visitor(counter, resources)
         tally = counter.tally
         yield Ranks(rows.start, tally.starts, *counter.ranks(), tally.scores, tally.tie_order)
+
+
+def run_visitor(visitor: Visitor, resources: Resources) -> None:
+    """Sweep over all scores for a visitor, in the precision that is done first.
+
+    Raises ResourceError for too little memory, UsageError for a device that this machine lacks.
+    """
+    threads = resources.threads or usable_cores()
+    precisions = list_precisions(resources.device)
+    precision = _choose_precision(visitor, resources, precisions, threads)
+    queries, gallery = visitor.queries, visitor.gallery
+    plan = plan_sweep(queries, gallery, precision, max_memory=resources.max_memory, threads=threads)
+    logger.info("%s", _describe(queries, gallery, precision, plan))
+    sweep(visitor, products=make_products(precision, resources.device), plan=plan)
 
 
 def _view_queries(queries: VectorSet, rows: slice) -> VectorSet:
@@ -201,16 +216,6 @@ def _split_by_relevant(counts: np.ndarray, most: int) -> Iterator[slice]:
         start = stop
 
 
-def _run(visitor: RankCounter | TopK, resources: Resources) -> None:
-    threads = resources.threads or usable_cores()
-    precisions = list_precisions(resources.device)
-    precision = _choose_precision(visitor, resources, precisions, threads)
-    queries, gallery = visitor.queries, visitor.gallery
-    plan = plan_sweep(queries, gallery, precision, max_memory=resources.max_memory, threads=threads)
-    logger.info("%s", _describe(queries, gallery, precision, plan))
-    sweep(visitor, products=make_products(precision, resources.device), plan=plan)
-
-
 def _describe(queries: VectorSet, gallery: VectorSet, precision: str, plan: SweepPlan) -> str:
     once = ", each product once" if queries is gallery else ""
     return (
@@ -221,7 +226,7 @@ def _describe(queries: VectorSet, gallery: VectorSet, precision: str, plan: Swee
 
 
 def _choose_precision(
-    visitor: RankCounter | TopK,
+    visitor: Visitor,
     resources: Resources,
     precisions: Sequence[Precision],
     threads: int,

@@ -67,6 +67,14 @@ class Visitor(Protocol):
         The array may be overwritten.
         """
 
+    def estimate_rescored_fraction(
+        self, rows: np.ndarray, scores: np.ndarray, bound: Bound
+    ) -> float:
+        """Estimate the share of all pairs that will be scored exactly.
+
+        From sampled approximate scores [n, m] of the queries `rows` [n]; called before the scan.
+        """
+
 
 def scan(
     visitor: Visitor,

@@ -185,6 +185,16 @@ def to_user_units(scores: np.ndarray, vector_set: VectorSet) -> np.ndarray:
     return -np.sqrt(-np.minimum(scores, 0.0)) / factor
 
 
+def from_user_units(score: float, vector_set: VectorSet) -> float:
+    """Convert a score to what `score_pairs` gives; +inf for one above every minus distance."""
+    if vector_set.metric == "cosine" or not len(vector_set):
+        return score
+    factor = float(vector_set.factors[0])
+    if vector_set.metric == "dot":
+        return score * factor**2
+    return np.inf if score > 0 else -((score * factor) ** 2)
+
+
 def _sum_products(subscripts: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     # einsum adds the products of one pair of rows in an order that depends on their length alone
     # (a test holds it to that); a matrix product would not
