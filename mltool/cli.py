@@ -246,6 +246,7 @@ def evaluate(
 ) -> None:
     """Rank a gallery for every query and print metrics and counts."""
     rules.check_resources(resources)
+    rules.check_evaluate(gallery, options.metrics)
     from mltool.commands import evaluate
 
     evaluate.run(queries, gallery, options=options, resources=resources)

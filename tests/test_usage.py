@@ -102,6 +102,8 @@ LONG = {
     f"{DISTILL} --loss contrastive --mixup input": "with --symmetric they are the student's",
     f"{DISTILL} --loss contrastive --miner angular": "say --symmetric",
     "evaluate a.h5 --ground-truth g.pkl": "needs --protocol",
+    "evaluate a.h5 --metrics map@r,knn-accuracy@20": "name those as GALLERY",
+    "concat a.h5 -o b.h5": "two or more models",
     "evaluate a.h5 --protocol revisited": "--protocol needs --ground-truth",
     "evaluate a.h5 --protocol revisited --ground-truth g.pkl --run r": "leave out --run",
 }

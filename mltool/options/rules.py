@@ -103,6 +103,15 @@ def check_search(options: SearchOptions, source: SourceOptions) -> None:
     _parse_if_given("poolings", source.pooling)
 
 
+def check_evaluate(gallery: str | None, metrics: str) -> None:
+    """Refuse to classify queries without labelled vectors to learn from."""
+    learned = [name.strip() for name in metrics.split(",") if "-accuracy" in name]
+    if learned and gallery is None:
+        raise UsageError(
+            f"{learned[0]} classifies queries by other labelled vectors; name those as GALLERY"
+        )
+
+
 def check_resources(resources: ResourceOptions) -> None:
     """Refuse a size that is none."""
     parse_size(resources.max_memory)

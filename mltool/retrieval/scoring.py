@@ -12,7 +12,8 @@ from mltool.errors import UsageError
 from mltool.exact.knn import Ranks, Resources, rank_relevant
 from mltool.exact.relevance import Relevance
 from mltool.files.embeddings import Embeddings
-from mltool.retrieval import clustering
+from mltool.retrieval import classification, clustering
+from mltool.retrieval.classification import Probe
 from mltool.retrieval.metrics import NAMED, average_over_queries, find_depth, find_metric
 from mltool.retrieval.query_gallery import (
     as_vector_sets,
@@ -57,10 +58,12 @@ def evaluate(
     `is_gallery`, queries with gallery. A gallery row with the query's name is left out unless
     `keep_self`. Rows are relevant whose known label is the query's; queries without any are left
     out of the means. `nmi`, `ami` and `f1` are of k-means with `seed` over the labelled queries,
-    with as many clusters as classes. `bootstrap` resamplings of the queries give 95 % intervals.
-    Raises UsageError for an unknown metric, InputError where the two do not fit.
+    with as many clusters as classes. `knn-accuracy@K` (K = 5) and `linear-accuracy` classify the
+    queries by the labelled rows of a gallery, see `classification`. `bootstrap` resamplings of the
+    queries give 95 % intervals. Raises UsageError for an unknown metric and for a classification
+    without a gallery, InputError where the two do not fit.
     """
-    ranking, clustered = _split_metrics(metrics)
+    ranking, clustered, classified = _split_metrics(metrics)
     if gallery is None:
         queries, gallery = split_roles(queries)
     else:
@@ -78,6 +81,16 @@ def evaluate(
             left, right, relevance, depth=deepest, resources=resources or Resources()
         )
     per_query, tied = _score(blocks, ranking, len(queries))
+    if classified:
+        if gallery is None:
+            raise UsageError(
+                f"{classified[0]} classifies by other labelled vectors; give a gallery"
+            )
+        labels = classification.order_labels(queries, gallery)
+        probe = Probe(left, right, *labels, self_rows, seed, resources or Resources())
+        per_query |= {
+            name: np.where(relevant > 0, probe.score(name), np.nan) for name in classified
+        }
     counts = _count(relevance, relevant, tied)
     _warn(counts)
     means = {name: average_over_queries(values) for name, values in per_query.items()}
@@ -132,19 +145,20 @@ def _count(relevance: Relevance, relevant: np.ndarray, tied: int) -> dict[str, i
     }
 
 
-def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split names into (ranking metrics, cluster metrics). Raises UsageError for unknown ones."""
-    ranking = [name for name in names if name not in clustering.NAMED]
+def _split_metrics(names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split names into metrics of (ranking, clusters, classes). Raises UsageError for others."""
+    classified = [name for name in names if classification.is_classification(name)]
+    ranking = [name for name in names if name not in (*clustering.NAMED, *classified)]
     for name in ranking:
         try:
             find_metric(name)
         except UsageError as error:
-            choices = [*NAMED, "recall@K", *clustering.NAMED]
+            choices = [*NAMED, "recall@K", *clustering.NAMED, *classification.NAMES]
             hint = suggest(name, choices)
             raise UsageError(
                 f"no metric {name!r}{hint} (there are: {', '.join(choices)})"
             ) from error
-    return ranking, [name for name in names if name in clustering.NAMED]
+    return ranking, [name for name in names if name in clustering.NAMED], classified
 
 
 def _score(

@@ -171,3 +171,19 @@ def test_small_work_imports_neither_torch_nor_scikit_learn(files):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_queries_are_classified_by_a_gallery(call, files, tmp_path):
+    read = embeddings.read(files / "whole.h5")
+    odd = np.arange(30) % 2 == 1
+    for name, rows in {"train": ~odd, "test": odd}.items():
+        embeddings.write(tmp_path / f"{name}.h5", read.take(rows))
+    words = ("evaluate", tmp_path / "test.h5", tmp_path / "train.h5")
+    metrics = "knn-accuracy@1,precision@1,linear-accuracy"
+    done = call(*words, "--metrics", metrics, "--json", "--per-query", tmp_path / "q.csv")
+    report = json.loads(done.stdout)
+    assert report["knn-accuracy@1"] == report["precision@1"]  # one neighbour decides alone
+    rows = list(csv.DictReader((tmp_path / "q.csv").read_text().splitlines()))
+    values = [float(row["linear-accuracy"]) for row in rows]
+    assert set(values) <= {0.0, 1.0}
+    assert np.mean(values) == pytest.approx(report["linear-accuracy"])
