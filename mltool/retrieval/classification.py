@@ -52,7 +52,7 @@ class Probe:
 
     def _tell_by_neighbors(self, k: int) -> np.ndarray:
         """Return the class [Q] of most of the k nearest labelled rows."""
-        rows = self._labelled()
+        rows = self._list_labelled()
         if len(rows) < k:
             raise InputError(
                 f"knn-accuracy@{k} needs {k} labelled gallery rows, but there are {len(rows)}"
@@ -72,7 +72,7 @@ class Probe:
 
     def _tell_linearly(self) -> np.ndarray:
         """Return the class [Q] by multinomial logistic regression on standardised vectors."""
-        rows = self._labelled()
+        rows = self._list_labelled()
         if len(np.unique(self.gallery_labels[rows])) < 2:
             raise InputError("linear-accuracy tells classes apart; the gallery has less than two")
         if (self.self_rows >= 0).any():
