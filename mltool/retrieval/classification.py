@@ -47,7 +47,7 @@ class Probe:
         told = self._tell_linearly() if name == LINEAR else self._tell_by_neighbors(read_k(name))
         return (told == self.query_labels).astype(np.float64)
 
-    def _labelled(self) -> np.ndarray:
+    def _list_labelled(self) -> np.ndarray:
         return np.flatnonzero(self.gallery_labels >= 0)
 
     def _tell_by_neighbors(self, k: int) -> np.ndarray:
