@@ -5,15 +5,21 @@ python table.py results/losses_caltech101.jsonl --best 5     the names of the be
 python table.py results/aml_omniglot.jsonl --across symmetric asymmetric
     Markdown: rows as they came, one column of each metric for each of these parts of their names;
     a row without such a part stands in the first
+
+Behind ± is the deviation over seeds, or with --interval the half-width of the 95 % interval of the
+mean by Student's t over seeds.
 """
 
 import argparse
 import json
+import math
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 Lines = list[dict[str, float | str]]
+Spread = Callable[[list[float]], float]
 
 
 def by_row(lines: Lines) -> dict[str, Lines]:
@@ -24,13 +30,21 @@ def by_row(lines: Lines) -> dict[str, Lines]:
     return rows
 
 
-def shown(values: list[float]) -> str:
+def half_width(values: list[float]) -> float:
+    """Return h of the 95 % interval mean ± h of the mean of normal values, by Student's t."""
+    from scipy.stats import t  # takes longer than all the rest
+
+    quantile = float(t.ppf(0.975, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def shown(values: list[float], spread: Spread) -> str:
     """`54.5 ± 0.2` in percent; a single value without a spread."""
     mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return f"{mean} ± {100 * spread(values):.1f}" if len(values) > 1 else mean
 
 
-def print_table(lines: Lines, metrics: list[str]) -> None:
+def print_table(lines: Lines, metrics: list[str], spread: Spread) -> None:
     """One line a row, by the mean of the last metric."""
     rows = by_row(lines)
     means = {
@@ -40,11 +54,11 @@ def print_table(lines: Lines, metrics: list[str]) -> None:
     width = max(map(len, rows), default=3)
     print(f"{'row':{width}}  {'seeds':>5}" + "".join(f"  {metric:>12}" for metric in metrics))
     for name in sorted(rows, key=lambda name: -means[name]):
-        cells = [shown([float(line[metric]) for line in rows[name]]) for metric in metrics]
+        cells = [shown([float(line[metric]) for line in rows[name]], spread) for metric in metrics]
         print(f"{name:{width}}  {len(rows[name]):>5}" + "".join(f"  {cell:>12}" for cell in cells))
 
 
-def print_across(lines: Lines, metrics: list[str], groups: list[str]) -> None:
+def print_across(lines: Lines, metrics: list[str], groups: list[str], spread: Spread) -> None:
     """A Markdown table of rows that differ in one part of their name, side by side."""
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     for name, found in by_row(lines).items():
@@ -52,7 +66,8 @@ def print_across(lines: Lines, metrics: list[str], groups: list[str]) -> None:
         group = next((kind for kind in kinds if kind in groups), groups[0])
         row = "/".join(kind for kind in kinds if kind not in groups)
         for metric in metrics:
-            cells[row][f"{group} {metric}"] = shown([float(line[metric]) for line in found])
+            values = [float(line[metric]) for line in found]
+            cells[row][f"{group} {metric}"] = shown(values, spread)
     columns = [f"{group} {metric}" for group in groups for metric in metrics]
     print("| row | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for row, there in cells.items():
@@ -71,15 +86,17 @@ def main() -> None:
     parser.add_argument("--best", type=int)
     parser.add_argument("--across", nargs="+", metavar="PART")
     parser.add_argument("--metrics", default="precision@1,map@r")
+    parser.add_argument("--interval", action="store_true")
     given = parser.parse_args()
+    spread = half_width if given.interval else statistics.stdev
     lines = [json.loads(line) for line in given.table.read_text().splitlines()]
     metrics = given.metrics.split(",")
     if given.best is not None:
         print("\n".join(best(lines, metrics[-1], given.best)))
     elif given.across:
-        print_across(lines, metrics, given.across)
+        print_across(lines, metrics, given.across, spread)
     else:
-        print_table(lines, metrics)
+        print_table(lines, metrics, spread)
 
 
 if __name__ == "__main__":
