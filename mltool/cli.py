@@ -28,6 +28,7 @@ from mltool.options.retrieval import (
 )
 from mltool.options.run import InferenceOptions, Json, Output, RunOptions
 from mltool.options.teacher import TeacherOptions
+from mltool.options.unlabeled import UnlabeledOptions
 from mltool.options.validation import ValidationOptions
 
 EPILOG = """\b
@@ -58,12 +59,13 @@ def train(
     lists: ListOptions,
     batches: BatchOptions,
     tuples: TupleOptions,
+    unlabeled: UnlabeledOptions,
     optimisation: OptimisationOptions,
     validation: ValidationOptions,
     execution: RunOptions,
 ) -> None:
     """Train an embedding on labelled images."""
-    rules.check_train(model, objective, images, batches, tuples)
+    rules.check_train(model, objective, images, batches, tuples, unlabeled)
     from mltool.commands import train
 
     train.run(
@@ -75,6 +77,7 @@ def train(
         lists=lists,
         batches=batches,
         tuples=tuples,
+        unlabeled=unlabeled,
         optimisation=optimisation,
         validation=validation,
         execution=execution,

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from tiny_heads import make_head, make_plan, write_vectors
 from tiny_runs import Child, plan, run, runtime, stopping
+from tiny_students import student
 
 from mltool.engine import run_state
 from mltool.engine.training import train
@@ -234,6 +235,34 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path, settings: 
     assert {path.name for path in tmp_path.iterdir()} == {
         *(one.name, two.name, f"{one.name}.jsonl", f"{two.name}.jsonl")
     }
+
+
+@pytest.mark.parametrize(
+    ("basis", "loss", "memory"),
+    [
+        ("slade:warmup=3,momentum=0.9", "multi-similarity", None),
+        ("slade:gradient=damped,mining=agree,momentum=0.5", "contrastive", None),
+        (None, "proxy-anchor", None),
+        (None, "contrastive", 20),
+    ],
+)
+def test_two_processes_make_the_student_of_one(
+    tmp_path: Path, basis: str | None, loss: str, memory: int | None
+) -> None:
+    settings = {"optimizer": "sgd", "lr": 0.01, "freeze_bn": True, "precision": "fp64"}
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+
+    def work(output: Path) -> None:
+        train(plan(**settings, **student(basis, loss, memory=memory)), runtime(output))
+
+    work(one)
+    together(lambda: work(two))
+    left, right = checkpoint.read(str(one)), checkpoint.read(str(two))
+    start = plan().model.state_dict()
+    assert max(float((value - start[key]).abs().max()) for key, value in left.state.items()) > 1e-3
+    for key, value in (left.state | left.objective).items():
+        other = (right.state | right.objective)[key]
+        torch.testing.assert_close(other, value, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["classes", "mined"])

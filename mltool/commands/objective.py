@@ -1,6 +1,6 @@
 """The objective of `train` and `distill`: their terms, listed from the options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,7 @@ from mltool.engine.objectives.pair_loss import (
 )
 from mltool.engine.objectives.teacher_pairs import BatchTuples, TeacherTuples, TeacherVectors
 from mltool.engine.objectives.transfer import TransferTerm
+from mltool.engine.streams import MAIN
 from mltool.engine.teachers import Teacher
 from mltool.errors import UsageError
 from mltool.models import stages
@@ -92,6 +93,9 @@ class Lesson:
     context: Mapping[str, object] = field(default_factory=dict)
 
 
+FurtherTerms = Callable[[torch.Generator], Mapping[str, Term]]  # from the source of all draws
+
+
 def build_objective(
     losses: Sequence[Choice],
     pairing: Pairing,
@@ -101,13 +105,12 @@ def build_objective(
     classes: int,
     seed: int,
     lesson: Lesson | None = None,
-    further: Mapping[str, Term] | None = None,
+    further: FurtherTerms | None = None,
 ) -> Objective:
     """Build the objective. Raises UsageError for mixed examples without a gradient.
 
     Without a lesson the vectors are normalised by the model, unless a loss wants them raw.
-    `further` are terms by key that a command adds to those of its losses, such as one on a second
-    stream; they come last.
+    `further` lists terms that a command adds behind those of its losses, as on a second stream.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -121,7 +124,7 @@ def build_objective(
         lesson=lesson,
     )
     return Objective(
-        terms | dict(further or {}),
+        terms | dict(further(generator) if further is not None else {}),
         seed=seed,
         generator=generator,
         normalizes=model.spec.normalize,
@@ -140,28 +143,37 @@ def list_terms(
     dim: int,
     generator: torch.Generator,
     lesson: Lesson | None = None,
+    stream: str = MAIN,
+    selector: Selector | None = None,
 ) -> dict[str, Term]:
     """List the terms by key: N for the N-th loss, N/memory and N/mixed behind it.
 
-    The memory itself comes last, so that it is filled when all losses were taken.
+    The memory itself comes last, so that it is filled when all losses were taken. Keys and names
+    of terms on another stream than `main` begin with its name. `selector` chooses among the pairs
+    where there is no miner.
     """
+    prefix = "" if stream == MAIN else f"{stream}/"
     miner, memory = additions.miner, None
-    selector = load_miner(miner, dim=dim, generator=generator) if miner is not None else None
+    if miner is not None:
+        selector = load_miner(miner, dim=dim, generator=generator)
     if additions.memory is not None:
-        memory = Memory(additions.memory, dim=dim, of_teacher=not pairing.symmetric)
-    names = make_distinct([choice.alias or choice.name for choice in losses])
+        of_teacher = not pairing.symmetric
+        memory = Memory(additions.memory, dim=dim, of_teacher=of_teacher, stream=stream)
+    names = make_distinct([prefix + (choice.alias or choice.name) for choice in losses])
     terms: dict[str, Term] = {}
     for number, (choice, name) in enumerate(zip(losses, names, strict=True)):
-        key = str(number)
+        key = f"{prefix}{number}"
         if choice.family == "transfers":
             terms[key] = _transfer_term(choice, name, lesson, generator)
         elif choice.declared.takes_vectors:
-            terms[key] = VectorTerm(choice, classes=classes, dim=dim, name=name)
+            terms[key] = VectorTerm(choice, classes=classes, dim=dim, name=name, stream=stream)
         else:
-            term = _pair_term(choice, name, pairing, selector, classes=classes, dim=dim)
+            term = _pair_term(
+                choice, name, pairing, selector, classes=classes, dim=dim, stream=stream
+            )
             terms[key] = term
             terms |= _list_additions(key, term, memory, additions.mixup)
-    return terms | ({"memory": memory} if memory is not None else {})
+    return terms | ({f"{prefix}memory": memory} if memory is not None else {})
 
 
 def _transfer_term(
@@ -185,6 +197,7 @@ def _pair_term(
     *,
     classes: int,
     dim: int,
+    stream: str,
 ) -> PairTerm:
     has_batch_pairs = choice.declared.has_batch_pairs
     return PairTerm(
@@ -194,6 +207,7 @@ def _pair_term(
         source=choose_source(choice, pairing) if has_batch_pairs else DeclaredSides(),
         selector=selector if has_batch_pairs else None,
         name=name,
+        stream=stream,
     )
 
 

@@ -1,11 +1,13 @@
 """The work of `mltool train`: from options to a plan, and the plan carried out."""
 
 import logging
+from functools import partial
 
 import torch
 
 from mltool import distributed
 from mltool.commands import training_data, training_record, training_setup
+from mltool.commands import unlabeled as unlabeled_images
 from mltool.commands.objective import (
     Pairing,
     build_objective,
@@ -14,6 +16,7 @@ from mltool.commands.objective import (
     refuse_stage,
 )
 from mltool.commands.training_options import TrainingOptions
+from mltool.commands.unlabeled import SecondStream
 from mltool.engine import training
 from mltool.engine.mining import (
     MiningSettings,
@@ -38,6 +41,7 @@ from mltool.options.model import ModelOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions
+from mltool.options.unlabeled import UnlabeledOptions
 from mltool.options.validation import ValidationOptions
 
 logger = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ def run(
     lists: ListOptions = ListOptions(),
     batches: BatchOptions = BatchOptions(),
     tuples: TupleOptions = TupleOptions(),
+    unlabeled: UnlabeledOptions = UnlabeledOptions(),
     optimisation: OptimisationOptions = OptimisationOptions(),
     validation: ValidationOptions = ValidationOptions(),
     execution: RunOptions = RunOptions(),
@@ -62,7 +67,7 @@ def run(
     Raises UsageError for options that do not fit, SkippedInputs at the end when images were left
     out, and what `training.train` raises.
     """
-    rules.check_train(model, objective, images, batches, tuples)
+    rules.check_train(model, objective, images, batches, tuples, unlabeled)
     options = TrainingOptions(
         data=data,
         output=output,
@@ -73,6 +78,7 @@ def run(
         lists=lists,
         batches=batches,
         tuples=tuples,
+        unlabeled=unlabeled,
         optimisation=optimisation,
         validation=validation,
         execution=execution,
@@ -87,15 +93,20 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
     """Make and carry out the plan; returns why images were left out."""
     manifest = training_data.read_list(options)
     manifest = training_data.keep_labelled(manifest, options.data, "train")
+    pseudo = unlabeled_images.read_list(options, manifest)
     manifest, held_out = training_data.hold_out(options, manifest)
     model = training_setup.build_model(options, manifest)
     manifest, reasons = training_data.drop_unreadable(options, manifest, model)
-    plan = _plan(options, model, manifest, held_out, device)
+    if pseudo is not None:
+        pseudo, further = training_data.drop_unreadable(options, pseudo, model)
+        reasons = reasons + further
+    plan = _plan(options, model, manifest, held_out, pseudo, device)
     if options.execution.dry_run:
         size = 4 * count_parameters(model) / 1e6
         logger.info("would write %s, about %.1f MB", options.output, size)
         return []
     inputs = [options.model.init, options.model.weights, options.tuples.pairs, *options.data]
+    inputs += options.unlabeled.unlabeled or []
     atomic.refuse_inputs(options.output, inputs)
     training.train(plan, training_setup.runtime(options, device))
     return reasons
@@ -106,50 +117,67 @@ def _plan(
     model: Embedder,
     manifest: Manifest,
     held_out: Manifest | None,
+    pseudo: Manifest | None,
     device: torch.device,
 ) -> TrainingPlan:
     sampler: Sampler
-    settings = options.mining
-    if settings is None:
-        sampler, objective = _build_balanced(options, model, manifest)
-    else:
+    settings, second = options.mining, None
+    if settings is not None:
         sampler, objective = _build_mined(options, settings, model, manifest)
+    else:
+        sampler = training_setup.class_balanced(options, manifest)
+        if pseudo is not None:
+            second = SecondStream(options, pseudo, first=sampler)
+        objective = _build_balanced(options, sampler, second, model, manifest)
     source = training_data.open_training(options, model, manifest, objective.columns())
+    streams = [Stream(MAIN, source, sampler)]
+    if second is not None:
+        streams.append(second.open(model, objective))
     loop = training_setup.loop_settings(options, device, model)
     validation = training_data.open_validation(options, model, device, held_out)
     plan = TrainingPlan(
         model=model,
         objective=objective,
-        streams=(Stream(MAIN, source, sampler),),
+        streams=tuple(streams),
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
         pretrained=options.model.is_pretrained,
         validation=validation,
         classes=manifest.label_names,
-        history=_history(options, model, manifest, validation, sampler, loop.precision),
+        history=_history(options, model, manifest, validation, sampler, second, loop.precision),
     )
     training_setup.report("train", plan)
+    if second is not None:
+        second.report()
     return plan
 
 
 def _build_balanced(
-    options: TrainingOptions, model: Embedder, manifest: Manifest
-) -> tuple[ClassBalanced, Objective]:
-    """Build P x K batches, compared within, and their objective."""
-    sampler = training_setup.class_balanced(options, manifest)
+    options: TrainingOptions,
+    sampler: ClassBalanced,
+    second: SecondStream | None,
+    model: Embedder,
+    manifest: Manifest,
+) -> Objective:
+    """Build the objective of P x K batches, compared within."""
+    classes = len(manifest.label_names)
+    further = None
+    if second is not None:
+        further = partial(second.list_terms, classes=classes, dim=model.spec.dim)
     objective = build_objective(
         options.losses,
         Pairing(),
         choose_additions(options.objective, epoch_steps=sampler.steps),
         model=model,
-        classes=len(manifest.label_names),
+        classes=classes,
         seed=options.execution.seed,
+        further=further,
     )
     refuse_stage(objective, options, model)
     training_setup.refuse_unequal(options, model, maps=None)
     training_setup.refuse_single(options, model, sampler)
-    return sampler, objective
+    return objective
 
 
 def _build_mined(
@@ -181,9 +209,14 @@ def _history(
     manifest: Manifest,
     validation: Validation | None,
     sampler: Sampler,
+    second: SecondStream | None,
     precision: str,
 ) -> history.History:
     settings = record_additions(options.objective, epoch_steps=sampler.steps)
+    counts = {"classes": len(manifest.label_names)}
+    if second is not None:
+        settings |= second.record_settings()
+        counts |= second.record_counts()
     return training_record.record(
         "train",
         options,
@@ -191,5 +224,7 @@ def _history(
         manifest,
         validation,
         settings=settings | training_record.record_sizes(sampler) | {"precision": precision},
-        counts={"classes": len(manifest.label_names)},
+        counts=counts,
+        inputs=second.list_inputs() if second is not None else (),
+        before=second.read_histories() if second is not None else (),
     )

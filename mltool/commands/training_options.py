@@ -1,6 +1,6 @@
 """The options that `train` and `distill` share, as one value for the steps of both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mltool.components import Choice
 from mltool.engine.mining import MiningSettings
@@ -11,6 +11,7 @@ from mltool.options.model import ModelOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.run import RunOptions
+from mltool.options.unlabeled import UnlabeledOptions
 from mltool.options.validation import ValidationOptions
 
 DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
@@ -39,6 +40,7 @@ class TrainingOptions:
     optimisation: OptimisationOptions
     validation: ValidationOptions
     execution: RunOptions
+    unlabeled: UnlabeledOptions = field(default_factory=UnlabeledOptions)
 
     @property
     def lr(self) -> float:

@@ -185,6 +185,10 @@ def report(command: str, plan: TrainingPlan) -> None:
         sampler.summary(),
         "vectors" if spec.takes_vectors else "images",
     )
+    if warmup := plan.objective.warmup:
+        logger.info(
+            "the model stands still in the first %d steps, what else learns does not", warmup
+        )
 
 
 def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:

@@ -25,6 +25,7 @@ CHANGEABLE = (
     "images_per_class",
     "memory_start",  # in steps, an epoch unless said otherwise
     "precision",
+    "unlabeled_batch_size",
 )
 
 

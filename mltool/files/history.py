@@ -185,7 +185,7 @@ def shell_lines(
     names = {
         str(item["made_by"]): str(item["name"])
         for step in steps
-        for item in _inputs(step)
+        for item in inputs_of(step)
         if "made_by" in item
     }
     lines = []
@@ -198,6 +198,12 @@ def shell_lines(
             settings = settings | unwritten(str(step["command"]), settings)
         lines.append(_shell_line(step, settings, name))
     return lines
+
+
+def inputs_of(step: Record) -> list[Record]:
+    """Return the inputs of a step, each with option, name and digest."""
+    inputs = step.get("inputs")
+    return [item for item in inputs if isinstance(item, dict)] if isinstance(inputs, list) else []
 
 
 def _read_beside(beside: Path) -> Record:
@@ -217,7 +223,7 @@ def _read_beside(beside: Path) -> Record:
 
 def _shell_line(step: Record, settings: Mapping[str, object], output: str) -> str:
     words = ["mltool", *str(step["command"]).split()]
-    for item in _inputs(step):
+    for item in inputs_of(step):
         option = str(item["option"])
         words += [option] if option.startswith("-") else []
         words.append(str(item["name"]))
@@ -243,11 +249,6 @@ def _input(option: str, path: str, digest: str) -> Record:
     item: Record = {"option": option, "name": name, "digest": digest}
     steps = read(path) if os.path.isfile(path) else ()
     return item | ({"made_by": canonical_json.digest(steps[-1])} if steps else {})
-
-
-def _inputs(step: Record) -> list[Record]:
-    inputs = step.get("inputs")
-    return [item for item in inputs if isinstance(item, dict)] if isinstance(inputs, list) else []
 
 
 def _is_record(step: object) -> bool:

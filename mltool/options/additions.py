@@ -27,6 +27,20 @@ def refuse_candidates(
             )
 
 
+def refuse_mined(basis: str, losses: Sequence[Choice]) -> None:
+    """Refuse losses that cannot take the pairs that a basis mines, and a basis that is none."""
+    name = components.parse("bases", basis).name
+    for loss in losses:
+        reason = explain_fixed_sides(loss)
+        if loss.declared.has_proxies:
+            reason = f"{loss.name} compares images with proxies of classes"
+        if reason:
+            raise UsageError(
+                f"--basis {name} hands over pairs, but {reason}; give the unlabelled images a loss "
+                "that takes them, such as --unlabeled-loss contrastive"
+            )
+
+
 def refuse_additions(
     losses: Sequence[Choice],
     *,

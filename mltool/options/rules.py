@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mltool import components
 from mltool.components import Choice
 from mltool.errors import UsageError
-from mltool.options.additions import refuse_additions, refuse_candidates
+from mltool.options.additions import refuse_additions, refuse_candidates, refuse_mined
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.choices import (
     SHORT_FORMS,
@@ -30,6 +30,7 @@ from mltool.options.objective import ObjectiveOptions
 from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
 from mltool.options.run import parse_size
 from mltool.options.teacher import DEFAULT_STAGES, TeacherOptions
+from mltool.options.unlabeled import UnlabeledOptions
 
 
 def check_train(
@@ -38,6 +39,7 @@ def check_train(
     images: ImageOptions,
     batches: BatchOptions,
     tuples: TupleOptions,
+    unlabeled: UnlabeledOptions,
 ) -> None:
     """Refuse options of `train` that do not fit together."""
     losses = parse_losses(objective.loss)
@@ -48,6 +50,8 @@ def check_train(
     has_tuples = tuples.mining != "none"
     refuse_candidates(losses, positives="class", symmetric=True, has_tuples=has_tuples)
     _check_additions(losses, objective, symmetric=True)
+    if unlabeled.unlabeled is not None:
+        _check_unlabeled(unlabeled, objective, tuples)
 
 
 def check_distill(
@@ -177,6 +181,18 @@ def _check_additions(
         mixup=objective.mixup,
         symmetric=symmetric,
     )
+
+
+def _check_unlabeled(
+    unlabeled: UnlabeledOptions, objective: ObjectiveOptions, tuples: TupleOptions
+) -> None:
+    if tuples.mining != "none":
+        raise UsageError("--mining makes tuples of DATA alone; leave it out beside --unlabeled")
+    losses = parse_losses(unlabeled.unlabeled_loss or objective.loss)
+    if unlabeled.basis is None:
+        _check_additions(losses, objective, symmetric=True)
+    else:
+        refuse_mined(unlabeled.basis, losses)
 
 
 def _refuse_batches(batches: BatchOptions, chooser: str) -> None:

@@ -162,7 +162,7 @@ def two_streams(kind: str) -> dict:
         model=model(),
         classes=5,
         seed=0,
-        further={"others": further},
+        further=lambda generator: {"others": further},
     )
     return {"objective": objective, "streams": (Stream("others", source, sampler),)}
 

@@ -36,6 +36,7 @@ class Term(nn.Module, ABC):
     passes = "together"  # or "apart": its stream goes through the model by itself
     stage: str | None = None  # of the network, whose activations it mixes
     columns: frozenset[str] = frozenset()  # of the image list, that it reads where they exist
+    warmup = 0  # steps at the start of a run in which the model stands still
 
     def __init__(self, name: str, *, stream: str = MAIN) -> None:
         super().__init__()
@@ -81,6 +82,7 @@ class Objective(nn.Module):
         self.teacher, self.features = teacher, features
         self.raw = raw or any(term.reads_raw for term in self._listed)
         self.apart = {term.stream for term in self._listed if term.passes == "apart"}
+        self.warmup = max((term.warmup for term in self._listed), default=0)
         stages = {term.stage for term in self._listed if term.stage is not None}
         assert len(stages) <= 1, "all terms mix at one stage"
         self.stage = next(iter(stages), None)
@@ -95,6 +97,8 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted scalars of all active terms by name."""
         self.generator.manual_seed(hash((self.seed, moment.step)))
+        if moment.step < self.warmup:
+            model = torch.no_grad()(model)
         outputs: dict[str, StepOutputs] = {}
         for names in self._passes(streams):
             outputs |= self._embed({name: streams[name] for name in names}, model, moment)

@@ -111,8 +111,16 @@ class VectorTerm(Term):
     reads_raw = True
     columns = frozenset(WEIGHTS)  # to refuse it
 
-    def __init__(self, choice: Choice, *, classes: int, dim: int, name: str | None = None) -> None:
-        super().__init__(name or choice.name)
+    def __init__(
+        self,
+        choice: Choice,
+        *,
+        classes: int,
+        dim: int,
+        name: str | None = None,
+        stream: str = MAIN,
+    ) -> None:
+        super().__init__(name or choice.name, stream=stream)
         self.choice, self.weight = choice, choice.weight
         self.loss = components.load("losses", choice, classes=classes, dim=dim)
 
