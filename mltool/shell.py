@@ -15,8 +15,7 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -29,6 +28,7 @@ from mltool.errors import (
     UsageError,
     escape,
 )
+from mltool.options.defaults import FileDefaults, Values, read_config, read_preset
 
 Command = Callable[..., None]
 
@@ -56,7 +56,40 @@ class _Panels(TyperGroup):
 
 
 class _Sections(TyperCommand):
-    """Help with the options in the sections that they name, because `train` has sixty."""
+    """A command with defaults from files, and with help in sections, because `train` has sixty."""
+
+    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
+        if ctx.resilient_parsing:  # a shell that completes a word
+            return super().parse_args(ctx, args)
+        said, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            files = [] if said.get("help") else self._read_files(ctx, said)
+            rest = super().parse_args(ctx, args)
+            for file in files:
+                ctx.params |= file.complete(ctx.params)
+        except UsageError as error:
+            raise _exit(error) from None
+        return rest
+
+    def _read_files(self, ctx, said) -> list[FileDefaults]:  # type: ignore[no-untyped-def]
+        """Set the defaults of this call from its files; return these, the strongest first."""
+        parameters = {each.name: each for each in self.get_params(ctx)}
+
+        def ask(name: str):  # type: ignore[no-untyped-def]
+            return parameters[name].consume_value(ctx, said)[0]  # flag, environment, files, default
+
+        commands = ctx.parent.command.commands if ctx.parent else {}
+        names = str(self.name), list(commands), [name for name in parameters if name != "help"]
+        files = []
+        if (path := ask("config")) is not None:
+            files.append(read_config(path, *names))
+            ctx.default_map = files[0].values
+        if "preset" in parameters:
+            files.append(read_preset(ask("preset"), *names))
+        ctx.default_map = _overlay([file.values for file in files])
+        stated = {option: ask(option) for file in files for option in file.cases}
+        ctx.default_map = _overlay([file.choose(stated) for file in files])
+        return files
 
     def format_options(self, ctx, formatter) -> None:  # type: ignore[no-untyped-def]
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
@@ -75,6 +108,11 @@ class _Sections(TyperCommand):
 
 
 RUN = "Run"
+
+
+def _overlay(layers: Sequence[Values]) -> Values:
+    """Return the values of all layers, those of the first before those of the others."""
+    return {key: value for layer in reversed(layers) for key, value in layer.items()}
 
 
 def application(name: str, help_text: str, epilog: str, version: str) -> typer.Typer:
@@ -186,38 +224,6 @@ def _describe(function: Command, parameters: list[inspect.Parameter]) -> None:
     function.__annotations__ = {each.name: each.annotation for each in parameters}
 
 
-def _read_config(ctx: typer.Context, path: str | None) -> str | None:
-    """Make the values of a TOML file this command's defaults (below flags and environment)."""
-    if path is None or ctx.resilient_parsing:
-        return path
-    import tomllib
-
-    from mltool.components import suggest
-
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _exit(UsageError(f"{path}: cannot be read as TOML ({error})")) from None
-    name = ctx.info_name or ""
-    commands = getattr(ctx.parent.command, "commands", {}) if ctx.parent else {}
-    for key, value in table.items():
-        if isinstance(value, dict) != (key in commands):
-            hint = suggest(key, list(commands)) if isinstance(value, dict) else ""
-            what = "a table of no command" if isinstance(value, dict) else "not a table"
-            raise _exit(UsageError(f"{path}: {key!r} is {what}{hint}"))
-    shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    options = {parameter.name for parameter in ctx.command.params if parameter.name}
-    defaults = {}
-    for key, value in (shared | table.get(name, {})).items():
-        option = key.replace("-", "_")
-        if option not in options:
-            hint = suggest(key, sorted(each.replace("_", "-") for each in options))
-            raise _exit(UsageError(f"{path}: {name} has no option {key!r}{hint}"))
-        defaults[option] = value
-    ctx.default_map = defaults
-    return path
-
-
 def _make_shared(name: str, default: object, annotation: object) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
@@ -238,8 +244,6 @@ _SHARED = [
             _option(
                 "--config",
                 metavar="FILE.toml",
-                callback=_read_config,
-                is_eager=True,
                 help="Defaults for the options below flags and environment.",
             ),
         ],

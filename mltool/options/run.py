@@ -9,7 +9,8 @@ import typer
 
 from mltool.errors import UsageError
 from mltool.options.batches import BatchSize
-from mltool.options.group import UNRECORDED, number
+from mltool.options.defaults import NO_PRESET
+from mltool.options.group import UNRECORDED, Rule, number
 
 option = partial(typer.Option, rich_help_panel="Run")
 
@@ -52,6 +53,12 @@ Resume = Annotated[
     bool,
     option("--resume", help="Go on from FILE.partial if it is there; done already is fine too."),
     UNRECORDED,
+]
+Preset = Annotated[
+    str,
+    option("--preset", metavar="NAME", help="Defaults below --config: small, imagenet, or none."),
+    # its values are recorded; the line that makes an output again names them all
+    Rule(recorded=False, neutral=NO_PRESET),
 ]
 DryRun = Annotated[
     bool,
