@@ -41,8 +41,8 @@ class FileDefaults:
         for option, cases in self.cases.items():
             text = stated.get(option)
             if text is not None and not isinstance(text, str):
-                raise UsageError(f"{self.source}: --{_dashed(option)} has no single component")
-            case = cases.get(_component(text or ""), {})
+                raise UsageError(f"{self.source}: --{_write_key(option)} has no single component")
+            case = cases.get(_strip_settings(text or ""), {})
             values |= {key: value for key, value in case.items() if key != option}
         return values
 
@@ -52,14 +52,14 @@ class FileDefaults:
         Raises UsageError where the case of one component names another.
         """
         return {
-            option: self._complete(text, cases.get(_component(text), {}).get(option, text))
+            option: self._complete(text, cases.get(_strip_settings(text), {}).get(option, text))
             for option, cases in self.cases.items()
             if isinstance(text := stated.get(option), str)
         }
 
     def _complete(self, text: str, lower: object) -> str:
         name, _, settings = text.partition(":")
-        if not isinstance(lower, str) or _component(lower) != _component(text):
+        if not isinstance(lower, str) or _strip_settings(lower) != _strip_settings(text):
             raise UsageError(f"{self.source}: {lower!r} stands among the options for {name}")
         if lower == text:
             return text
@@ -110,7 +110,7 @@ def _read(
             option, component, case = _read_case(key, value, source, command, options)
             cases.setdefault(option, {})[component] = case
         else:
-            values[_option(key, source, command, options)] = value
+            values[_find_option(key, source, command, options)] = value
     return FileDefaults(source, values, cases)
 
 
@@ -128,22 +128,22 @@ def _read_case(
             f"{source}: {key!r} is no option; options of one component stand below "
             f'[{command}."--OPTION COMPONENT"]'
         )
-    values = {_option(name, source, command, options): value for name, value in table.items()}
-    return _option(flag[2:], source, command, options), component, values
+    values = {_find_option(name, source, command, options): value for name, value in table.items()}
+    return _find_option(flag[2:], source, command, options), component, values
 
 
-def _option(key: str, source: str, command: str, options: Collection[str]) -> str:
+def _find_option(key: str, source: str, command: str, options: Collection[str]) -> str:
     """Return the field of an option by its key. Raises UsageError for an unknown one."""
     name = key.replace("-", "_")
     if name not in options:
-        hint = suggest(key, sorted(map(_dashed, options)))
+        hint = suggest(key, sorted(map(_write_key, options)))
         raise UsageError(f"{source}: {command} has no option {key!r}{hint}")
     return name
 
 
-def _component(text: str) -> str:
+def _strip_settings(text: str) -> str:
     return text.partition(":")[0].replace("_", "-")
 
 
-def _dashed(option: str) -> str:
+def _write_key(option: str) -> str:
     return option.replace("_", "-")
