@@ -7,7 +7,16 @@ import pytest
 from scipy.io import savemat
 
 from mltool import components
-from mltool.datasets import cars196, cub200, inshop, omniglot, sop
+from mltool.datasets import (
+    cars196,
+    compcars,
+    cub200,
+    fashion200k,
+    inshop,
+    nabirds,
+    omniglot,
+    sop,
+)
 from mltool.errors import InputError
 
 
@@ -49,9 +58,15 @@ def test_official_counts_are_those_of_the_papers():
     assert totals(inshop)[0] == 52_712
     assert inshop.COUNTS["train"][1] + inshop.COUNTS["query"][1] == 7_982
     assert inshop.COUNTS["query"][1] == inshop.COUNTS["gallery"][1]
+    assert totals(nabirds)[0] == 48_562
+    assert totals(compcars)[0] == 30_955
+    assert sum(fashion200k.COUNTS.values()) == 201_838
 
 
-@pytest.mark.parametrize("name", ["cub200", "cars196", "sop", "inshop", "omniglot"])
+@pytest.mark.parametrize(
+    "name",
+    ["cub200", "cars196", "sop", "inshop", "omniglot", "nabirds", "compcars", "fashion200k"],
+)
 def test_a_wrong_folder_says_what_is_looked_for(name, tmp_path):
     with pytest.raises(InputError, match=r"there is no .* is it the right folder"):
         components.load("datasets", name)(str(tmp_path))
@@ -353,3 +368,101 @@ def test_half_of_omniglot(tmp_path):
     touch(tmp_path / "images_background", DRAWINGS[0])
     with pytest.raises(InputError, match="there is no images_evaluation"):
         omniglot.omniglot(str(tmp_path))
+
+
+# NABirds
+
+AMERICAN = {"0817/0a.jpg": ("00-a", 817, 1), "0817/0b.jpg": ("00-b", 817, 0)}
+AMERICAN |= {"0295/1c.jpg": ("00-c", 295, 0), "0295/1d.jpg": ("00-d", 295, 1)}
+
+
+@pytest.fixture
+def american(tmp_path, monkeypatch):
+    monkeypatch.setattr(nabirds, "COUNTS", {"train": (2, 2), "test": (2, 2)})
+    root = tmp_path / "nabirds"
+    touch(root / "images", *AMERICAN)
+    text(root, "images.txt", *(f"{image} {name}" for name, (image, _, _) in AMERICAN.items()))
+    text(root, "image_class_labels.txt", *(f"{i} {c}" for i, c, _ in AMERICAN.values()))
+    text(root, "train_test_split.txt", *(f"{i} {s}" for i, _, s in AMERICAN.values()))
+    text(root, "classes.txt", "0 Birds", "295 Mallard (Male)", "817 Oak Titmouse", "900 Loons")
+    return tmp_path
+
+
+def test_nabirds(american):
+    listed = nabirds.nabirds(str(american))
+    assert content(listed) == [
+        ("0817/0a.jpg", "0817.Oak Titmouse", "train"),
+        ("0817/0b.jpg", "0817.Oak Titmouse", "test"),
+        ("0295/1c.jpg", "0295.Mallard (Male)", "test"),
+        ("0295/1d.jpg", "0295.Mallard (Male)", "train"),
+    ]
+    assert listed.label_names == ("0295.Mallard (Male)", "0817.Oak Titmouse")
+    assert all_exist(listed)
+    assert nabirds.nabirds(str(american / "nabirds")).digest() == listed.digest()
+
+
+@pytest.mark.parametrize("name", ["image_class_labels.txt", "train_test_split.txt", "classes.txt"])
+def test_damaged_nabirds_lists(american, name):
+    text(american / "nabirds", name, "00-a 1")
+    with pytest.raises(InputError, match="has no class or no split"):
+        nabirds.nabirds(str(american))
+
+
+# CompCars
+
+MODELS = {"78/1/2014/a1.jpg": "train", "78/12/2010/b2.jpg": "train"}
+MODELS |= {"78/1/2011/c3.jpg": "test", "9/3/unknown/d4.jpg": "test"}
+
+
+@pytest.mark.parametrize("top", ["data", "CompCars/data"])
+def test_compcars(tmp_path, monkeypatch, top):
+    monkeypatch.setattr(compcars, "COUNTS", {"train": (2, 2), "test": (2, 2)})
+    touch(tmp_path / top / "image", *MODELS, "9/4/2012/unlisted.jpg")
+    for split in ("train", "test"):
+        rows = [name for name, of in MODELS.items() if of == split]
+        text(tmp_path / top / "train_test_split/classification", f"{split}.txt", *rows)
+    listed = compcars.compcars(str(tmp_path))
+    labels = ["78/1", "78/12", "78/1", "9/3"]
+    assert content(listed) == [
+        (name, label, split) for (name, split), label in zip(MODELS.items(), labels, strict=True)
+    ]
+    assert listed.label_names == ("78/1", "9/3", "78/12")  # in order of the model's number
+    assert listed.columns["year"].tolist() == [b"2014", b"2010", b"2011", b"unknown"]
+    assert all_exist(listed)
+    text(tmp_path / top / "train_test_split/classification", "test.txt", "78/1/c3.jpg")
+    with pytest.raises(InputError, match="is not MAKE/MODEL/YEAR/FILE"):
+        compcars.compcars(str(tmp_path))
+
+
+# Fashion200k
+
+GARMENTS = {"women/dresses/casual/11/11_0.jpeg": ("dress", "train")}
+GARMENTS |= {"women/dresses/casual/11/11_1.jpeg": ("dress", "test")}
+GARMENTS |= {"women/tops/blouses/5/5_0.jpeg": ("top", "train")}
+
+
+@pytest.mark.parametrize("top", [".", "fashion200k"])
+def test_fashion200k(tmp_path, monkeypatch, top):
+    monkeypatch.setattr(fashion200k, "COUNTS", {"train": 2, "test": 1})
+    monkeypatch.setattr(fashion200k, "_KINDS", ("dress", "top"))
+    touch(tmp_path / top, *GARMENTS, "women/tops/blouses/6/6_0.jpeg")
+    for kind in ("dress", "top"):
+        for split in ("train", "test"):
+            names = [name for name, of in GARMENTS.items() if of == (kind, split)]
+            rows = [f"{name}\t0.98\tblue dress" for name in names or ["women/tops/x/7/7.jpeg"]]
+            text(tmp_path / top / "labels", f"{kind}_{split}_detect_all.txt", *rows)
+    touch(tmp_path / top, "women/tops/x/7/7.jpeg")
+    monkeypatch.setattr(fashion200k, "COUNTS", {"train": 2, "test": 2})
+    listed = fashion200k.fashion200k(str(tmp_path))
+    assert content(listed) == [
+        ("women/dresses/casual/11/11_0.jpeg", "11", "train"),
+        ("women/tops/blouses/5/5_0.jpeg", "5", "train"),
+        ("women/dresses/casual/11/11_1.jpeg", "11", "test"),
+        ("women/tops/x/7/7.jpeg", "7", "test"),
+    ]
+    assert listed.columns["kind"].tolist() == [b"dress", b"top", b"dress", b"top"]
+    assert listed.columns["style"].tolist() == [b"casual", b"blouses", b"casual", b"x"]
+    assert all_exist(listed)
+    monkeypatch.setattr(fashion200k, "COUNTS", {"train": 3, "test": 2})
+    with pytest.raises(InputError, match="train split of Fashion200k has 3 images"):
+        fashion200k.fashion200k(str(tmp_path))
