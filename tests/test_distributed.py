@@ -19,6 +19,8 @@ from mltool.errors import UsageError
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from tiny_heads import make_head, make_plan, write_vectors
+from tiny_pretexts import METHODS
+from tiny_pretexts import make_plan as make_pretext_plan
 from tiny_runs import Child, plan, run, runtime, stopping
 from tiny_students import student
 
@@ -279,6 +281,21 @@ def test_two_processes_learn_the_head_of_one(tmp_path: Path, kind: str) -> None:
         torch.testing.assert_close(right[key], value, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_learn_the_pretext_of_one(tmp_path: Path, method: str) -> None:
+    settings = {"precision": "fp64", "freeze_bn": True, "epochs": 2}
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    train(make_pretext_plan(method, **settings), runtime(one))
+    together(lambda: train(make_pretext_plan(method, **settings), runtime(two)))
+    start = make_pretext_plan(method).model.state_dict()
+    left, right = checkpoint.read(str(one)), checkpoint.read(str(two))
+    assert max(float((left.state[key] - start[key]).abs().max()) for key in start) > 1e-4
+    for state, other in ((left.state, right.state), (left.objective, right.objective)):
+        assert state.keys() == other.keys()
+        for key, value in state.items():
+            torch.testing.assert_close(other[key], value, atol=1e-9, rtol=1e-9)
+
+
 def test_statistics_of_parts_are_said(tmp_path: Path, caplog) -> None:
     def work() -> None:
         with caplog.at_level("WARNING"):
@@ -317,6 +334,9 @@ def test_ranks_agree_on_a_collapse(tmp_path: Path, flat: set[int]) -> None:
     class Idle(nn.Module):
         def forward(self, streams, embed, moment):
             return {"idle": distributed.gather(embed(streams["main"].inputs)).sum() * 0}
+
+        def figures(self):
+            return {}
 
     def work() -> None:
         given = dataclasses.replace(plan(epochs=11, size=8), objective=Idle())

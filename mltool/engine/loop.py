@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn, optim
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mltool import distributed
@@ -77,6 +78,7 @@ class Run:
     device: torch.device
     metric: str = "cosine"  # by which embeddings are compared
     samplers: Mapping[str, Sampler] = field(default_factory=dict)  # by stream
+    figures: Callable[[], dict[str, float]] = dict  # what the log says besides, of each step
 
 
 def fit(
@@ -92,13 +94,15 @@ def fit(
     keep_best: Callable[[], None],
     stop: Stop,
     log: Log,
+    observe: Callable[[], None] | None = None,
 ) -> None:
     """Train until the last epoch, or until validation has not improved for `patience` epochs.
 
     `batches(epoch, step)` yields the named streams from that step on. `save` keeps the running
     state; it is called every `save_every` seconds, when a signal asks to stop (then Interrupted is
-    raised, if work is left) and after every epoch if there is validation. Raises NumericError for
-    a loss that is not finite and for embeddings that have all become the same.
+    raised, if work is left) and after every epoch if there is validation. `observe` is called
+    after every epoch and decides nothing. Raises NumericError for a loss that is not finite and for
+    embeddings that have all become the same.
     """
     counters = run.counters
     stepper, saver = _Stepper(run, settings), _Saver(save, log, every=save_every)
@@ -118,6 +122,8 @@ def fit(
             ended = counters.step == steps
             if ended:
                 _end_epoch(counters, settings, validate, keep_best)
+                if observe is not None:
+                    observe()
             asked = distributed.any_rank(stop.requested, run.device)
             saver.save(now=asked or (ended and validate is not None))
             if asked:
@@ -206,10 +212,15 @@ class _Stepper:
         self.run.scaler.update()
         if self.run.ema is not None:
             self.run.ema.update(self.run.model)
-        return values
+        return values | self.run.figures()
 
-    def _embed(self, images: Tensor, **how: object) -> Tensor:
+    def _embed(
+        self, images: Tensor, *, weights: Mapping[str, Tensor] | None = None, **how: object
+    ) -> Tensor:
+        """Call the model, with other weights than those that it has if there are some."""
         with autocast(self.run.device, self.settings.precision):
+            if weights is not None:
+                return functional_call(self.run.model, dict(weights), (images,), how)
             vectors = self.run.model(images, **how)
         if self.vectors is None:
             self.vectors = vectors.detach()

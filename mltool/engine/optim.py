@@ -122,12 +122,25 @@ def _can_fuse(groups: list[dict]) -> bool:
     return all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
 
 
+def _create_sgd(groups: list[dict], settings: OptimSettings) -> optim.SGD:
+    """Create momentum SGD with all of its buffers.
+
+    Torch's fused step fails where a parameter, frozen at first, gets its first gradient later than
+    others of its group. A buffer of zeros becomes the first gradient, as a missing one does.
+    """
+    momentum = settings.momentum
+    sgd = optim.SGD(
+        groups, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=_can_fuse(groups)
+    )
+    for parameter in (p for group in sgd.param_groups for p in group["params"] if momentum):
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
 _OPTIMIZERS: dict[str, Callable[[list[dict], OptimSettings], optim.Optimizer]] = {
     "adamw": lambda groups, s: optim.AdamW(groups, lr=s.lr, fused=_can_fuse(groups)),
     "adam": lambda groups, s: optim.Adam(groups, lr=s.lr, fused=_can_fuse(groups)),
-    "sgd": lambda groups, s: optim.SGD(
-        groups, lr=s.lr, momentum=s.momentum, nesterov=s.momentum > 0, fused=_can_fuse(groups)
-    ),
+    "sgd": _create_sgd,
     "rmsprop": lambda groups, s: optim.RMSprop(groups, lr=s.lr, momentum=s.momentum),
     "lars": lambda groups, s: Lars(groups, lr=s.lr, momentum=s.momentum),
 }

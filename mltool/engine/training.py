@@ -181,6 +181,7 @@ def _start(plan: TrainingPlan, device: torch.device) -> Run:
         device=device,
         metric=plan.model.spec.metric,
         samplers={stream.name: stream.sampler for stream in plan.streams},
+        figures=plan.objective.figures,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from mltool import distributed
 from mltool.engine.data import Batch
 from mltool.engine.loop import Embed
-from mltool.engine.objectives.step_outputs import Features, StepOutputs
+from mltool.engine.objectives.step_outputs import Features, StepOutputs, embed_views
 from mltool.engine.streams import MAIN
 from mltool.engine.teachers import Teacher
 from mltool.models.embedder import ModelInputs
@@ -33,7 +33,9 @@ class Term(nn.Module, ABC):
 
     group = "proxies"
     reads_raw = False  # whether the vectors must come before normalisation
-    passes = "together"  # or "apart": its stream goes through the model by itself
+    # how its stream goes through the model: "together" with others, "apart" from them, or "views",
+    # all views of its batch, of which the first gives the vectors
+    passes = "together"
     stage: str | None = None  # of the network, whose activations it mixes
     columns: frozenset[str] = frozenset()  # of the image list, that it reads where they exist
     warmup = 0  # steps at the start of a run in which the model stands still
@@ -49,6 +51,10 @@ class Term(nn.Module, ABC):
     @abstractmethod
     def forward(self, step: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted scalars of this term by name."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what the log says about the latest step besides the loss."""
+        return {}
 
 
 class Objective(nn.Module):
@@ -81,7 +87,8 @@ class Objective(nn.Module):
         self.seed, self.generator, self.normalizes = seed, generator, normalizes
         self.teacher, self.features = teacher, features
         self.raw = raw or any(term.reads_raw for term in self._listed)
-        self.apart = {term.stream for term in self._listed if term.passes == "apart"}
+        self.apart = {term.stream for term in self._listed if term.passes != "together"}
+        self.in_views = {term.stream for term in self._listed if term.passes == "views"}
         self.warmup = max((term.warmup for term in self._listed), default=0)
         stages = {term.stage for term in self._listed if term.stage is not None}
         assert len(stages) <= 1, "all terms mix at one stage"
@@ -92,6 +99,10 @@ class Objective(nn.Module):
         terms = [term for term in self._listed if term.stream == stream]
         return sorted({name for term in terms for name in term.columns})
 
+    def figures(self) -> dict[str, float]:
+        """Return what the log says about the latest step besides the loss."""
+        return {name: value for term in self._listed for name, value in term.figures().items()}
+
     def forward(
         self, streams: Mapping[str, Batch], model: Embed, moment: Moment
     ) -> dict[str, Tensor]:
@@ -101,7 +112,10 @@ class Objective(nn.Module):
             model = torch.no_grad()(model)
         outputs: dict[str, StepOutputs] = {}
         for names in self._passes(streams):
-            outputs |= self._embed({name: streams[name] for name in names}, model, moment)
+            batches = {name: streams[name] for name in names}
+            in_views = not self.in_views.isdisjoint(names)
+            embed = self._embed_views if in_views else self._embed
+            outputs |= embed(batches, model, moment)
         values: dict[str, Tensor] = {}
         for term in self._listed:
             if term.active(streams[term.stream]):
@@ -144,6 +158,26 @@ class Objective(nn.Module):
             )
             for (name, batch), span in zip(batches.items(), spans, strict=True)
         }
+
+    def _embed_views(
+        self, batches: Mapping[str, Batch], model: Embed, moment: Moment
+    ) -> dict[str, StepOutputs]:
+        """Embed all views of the batch of one stream; its vectors are those of the first view."""
+        ((name, batch),) = batches.items()
+        assert batch.views, "an augmentation of a single view"
+        views = embed_views(batch.views, lambda images: model(images, raw=self.raw))
+        outputs = StepOutputs(
+            batch=batch,
+            vectors=views[0],
+            is_raw=self.raw,
+            normalizes=self.normalizes,
+            moment=moment,
+            model=model,
+            generator=self.generator,
+            teacher=self.teacher,
+            views=views,
+        )
+        return {name: outputs}
 
 
 def _join(inputs: Sequence[ModelInputs]) -> ModelInputs:

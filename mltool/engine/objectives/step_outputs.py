@@ -1,5 +1,6 @@
 """What a step has computed of one stream: the model's vectors, the teacher's, and pairs so far."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -77,6 +78,7 @@ class StepOutputs:
     generator: Generator
     teacher: Teacher | None = None
     features: Features | None = None  # the student's, of this rank
+    views: Tensor | None = None  # [V, B, D] of all views, where a term takes them; `vectors` first
     stage_outputs: Tensor | None = None  # [b, ...] of this rank, of the stage where it is mixed
     comparisons: dict[str, Comparison] = field(default_factory=dict)  # by term, as they are made
 
@@ -155,3 +157,12 @@ class StepOutputs:
             distributed.gather(vectors.reshape(*rows.shape, -1).to(device)).to(self.vectors.dtype),
             distributed.gather((rows >= 0).to(device)),
         )
+
+
+def embed_views(groups: Sequence[Tensor], embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return vectors [V, B, D] of views of one or several sizes, one pass for each size.
+
+    `groups` hold the views [V_g, b, 3, S_g, S_g] of this rank; `embed` maps images to vectors.
+    """
+    by_size = [embed(views.flatten(0, 1)).unflatten(0, views.shape[:2]) for views in groups]
+    return distributed.gather(torch.cat(by_size).transpose(0, 1)).transpose(0, 1)
