@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mltool import components
 from mltool.commands import heads
-from mltool.datasets import open_data
+from mltool.commands.selected_data import open_selected
 from mltool.engine import device as devices
 from mltool.engine.data import Augmentation, Images, plain_view
 from mltool.engine.extract import Extraction, embed_blocks
@@ -106,16 +106,7 @@ def run(
 
 def _read_list(data: list[str], lists: ListOptions, shard: str, *, of_vectors: bool) -> Manifest:
     """Return the rows of the lists that this shard has."""
-    manifest = open_data(
-        data,
-        split=lists.split,
-        classes=lists.classes,
-        limit=lists.limit,
-        labels=lists.labels,
-        root=lists.root,
-        need_split=False,
-        of_vectors=of_vectors,
-    )
+    manifest = open_selected(data, lists, of_vectors=of_vectors)
     number, shards = rules.parse_shard(shard)
     edges = np.linspace(0, len(manifest), shards + 1).round().astype(int)
     return manifest.take(np.arange(edges[number], edges[number + 1]))

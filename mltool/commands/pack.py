@@ -2,7 +2,7 @@
 
 import logging
 
-from mltool.datasets import open_data
+from mltool.commands.selected_data import open_selected
 from mltool.errors import SkippedInputs
 from mltool.files import atomic, history, pack_writer
 from mltool.files.manifest import Manifest
@@ -26,14 +26,7 @@ def run(
     Raises SkippedInputs at the end when images were left out, UsageError, InputError and
     ResourceError.
     """
-    manifest = open_data(
-        data,
-        split=lists.split,
-        classes=lists.classes,
-        limit=lists.limit,
-        labels=lists.labels,
-        root=lists.root,
-    )
+    manifest = open_selected(data, lists)
     logger.info("pack: %s", manifest.summary())
     if options.dry_run:
         return

@@ -8,9 +8,9 @@ import torch
 
 from mltool import components
 from mltool.commands import heads
+from mltool.commands.selected_data import open_selected
 from mltool.commands.training_data import keep_labelled
 from mltool.components import Choice
-from mltool.datasets import open_data
 from mltool.engine import device as devices
 from mltool.engine import sources
 from mltool.engine.data import Batch
@@ -69,13 +69,9 @@ def _measure(
     device: torch.device,
 ) -> Curve:
     """Measure how often mixed examples act as positives for a model and its loss."""
-    manifest = open_data(
+    manifest = open_selected(
         data,
-        split=lists.split,
-        classes=lists.classes,
-        limit=lists.limit,
-        labels=lists.labels,
-        root=lists.root,
+        lists,
         need_split=True,
         of_vectors=start.spec.takes_vectors,
     )

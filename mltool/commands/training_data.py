@@ -8,6 +8,7 @@ import torch
 
 from mltool import components
 from mltool.commands import heads
+from mltool.commands.selected_data import open_selected
 from mltool.commands.training_options import TrainingOptions
 from mltool.datasets import open_data
 from mltool.engine import device as devices
@@ -30,14 +31,10 @@ logger = logging.getLogger(__name__)
 
 def read_list(options: TrainingOptions) -> Manifest:
     """Return the list of images or vectors, its rows selected."""
-    return open_data(
+    return open_selected(
         options.data,
-        split=options.lists.split,
-        classes=options.lists.classes,
-        limit=options.lists.limit,
-        labels=options.lists.labels,
+        options.lists,
         pairs=options.tuples.pairs,
-        root=options.lists.root,
         need_split=True,
         of_vectors=heads.learns_head(options.model),
     )
