@@ -71,6 +71,12 @@ LONG = {
     # what an option needs, and what does not go together
     f"{TRAIN} --patience 3": "--patience needs --val",
     f"{TRAIN} --memory-start 3": "--memory-start needs --memory",
+    f"{TRAIN} --basis slade": "--basis needs --unlabeled",
+    f"{TRAIN} --unlabeled-loss nca": "--unlabeled-loss needs --unlabeled",
+    f"{TRAIN} --unlabeled-batch-size 9": "--unlabeled-batch-size needs --unlabeled",
+    f"{TRAIN} --unlabeled missing --basis slad": "did you mean slade",
+    f"{TRAIN} --unlabeled missing --basis slade --loss arcface": "--unlabeled-loss contrastive",
+    f"{TRAIN} --unlabeled missing --mining hard": "leave it out beside --unlabeled",
     f"{TRAIN} --queries 3": "--queries needs --mining",
     f"{TRAIN} --lr-group poling=1": "did you mean pooling",
     f"{TRAIN} --lr-group backbone=1 --lr-backbone 1": "a rate already",
@@ -170,6 +176,7 @@ def test_an_argument_stands_among_the_arguments_whatever_other_commands_call_so(
 
 
 def test_sections_stand_in_the_order_of_the_groups() -> None:
-    titles = ["Arguments", "Options", "Model", "Objective", "Images", "Batches", "Optimisation"]
+    titles = ["Arguments", "Options", "Model", "Objective", "Images", "Batches"]
+    titles += ["Unlabelled images", "Optimisation"]
     assert list(sections("train")) == [*titles, "Validation", "Run"]
     assert list(sections("distill"))[:4] == ["Arguments", "Options", "Model", "Teacher"]
