@@ -11,6 +11,8 @@ import typer
 from mltool import __version__, shell
 from mltool.options import rules
 from mltool.options.batches import BatchOptions, TupleOptions
+from mltool.options.clustering import PseudolabelOptions
+from mltool.options.duplicates import DedupOptions
 from mltool.options.embedding import EmbedOptions
 from mltool.options.images import ImageOptions
 from mltool.options.lists import Data, ListOptions, Root
@@ -19,10 +21,13 @@ from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.packing import PackOptions
 from mltool.options.retrieval import (
+    Database,
+    EmbeddingFiles,
     EvaluateOptions,
     IndexOptions,
     PlotOptions,
     PositivityOptions,
+    QueryTexts,
     ResourceOptions,
     SearchOptions,
 )
@@ -143,16 +148,26 @@ def embed(
     embed.run(model, data, output, options=options, source=source, lists=lists, execution=execution)
 
 
+@shell.command(app, "Learn")
+def pseudolabel(
+    embeddings: EmbeddingFiles,
+    output: Output,
+    options: PseudolabelOptions,
+) -> None:
+    """Cluster embeddings into pseudo-labels: an image list (.csv), or with the vectors (.h5).
+
+    Prints the sizes of the clusters, what was left out, and how well they agree with the labels of
+    the embeddings, if these have any.
+    """
+    rules.check_pseudolabel(output, options)
+    from mltool.commands import pseudolabel
+
+    pseudolabel.run(embeddings, output, options=options)
+
+
 @shell.command(app, "Search")
 def index(
-    embeddings: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="EMB...",
-            help="Embeddings: .h5 files, folders of shards or quoted globs, in this order.",
-            show_default=False,
-        ),
-    ],
+    embeddings: EmbeddingFiles,
     output: Output,
     options: IndexOptions,
 ) -> None:
@@ -190,23 +205,8 @@ def concat(
 
 @shell.command(app, "Search")
 def search(
-    db: Annotated[
-        str,
-        typer.Argument(
-            metavar="DB",
-            help="An index, or embeddings (searched exactly): a file, a folder of shards or a "
-            "quoted glob.",
-            show_default=False,
-        ),
-    ],
-    queries: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="QUERIES...",
-            help="Embeddings like DB; with --model images: files, folders, lists or -.",
-            show_default=False,
-        ),
-    ],
+    db: Database,
+    queries: QueryTexts,
     model: Annotated[
         str | None,
         typer.Option(
@@ -336,6 +336,15 @@ def pack(data: Data, output: Output, options: PackOptions, lists: ListOptions) -
     from mltool.commands import pack
 
     pack.run(data, output, options=options, lists=lists)
+
+
+@shell.command(app, "Files")
+def dedup(data: Data, output: Output, options: DedupOptions, lists: ListOptions) -> None:
+    """Find near duplicates among images or vectors: a CSV of pairs, each once, with their group."""
+    rules.check_dedup(options)
+    from mltool.commands import dedup
+
+    dedup.run(data, output, options=options, lists=lists)
 
 
 @shell.command(app, "Help", "list")

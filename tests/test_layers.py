@@ -56,7 +56,8 @@ NEIGHBOURS = {
     "__main__": {"cli"},
 }
 # commands that never import torch; the others need it for all they do
-TORCH_FREE = {"concat", "evaluate", "index", "info", "list", "pack", "plot", "search", "verify"}
+TORCH_FREE = {"concat", "dedup", "evaluate", "index", "info", "list", "pack", "plot"}
+TORCH_FREE |= {"pseudolabel", "search", "verify"}
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "torchvision", "timm"}
 MODULES = sorted(ROOT.rglob("*.py"))

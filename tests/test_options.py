@@ -9,7 +9,19 @@ from typing import Annotated
 import pytest
 import typer
 
-from mltool.cli import distill, embed, evaluate, index, pack, plot, positivity, search, train
+from mltool.cli import (
+    dedup,
+    distill,
+    embed,
+    evaluate,
+    index,
+    pack,
+    plot,
+    positivity,
+    pseudolabel,
+    search,
+    train,
+)
 from mltool.errors import UsageError
 from mltool.options.group import (
     Rule,
@@ -57,9 +69,11 @@ def test_what_is_no_size(text: str) -> None:
 RUN_TIME = {"output", "resume", "allow_nonidentical", "dry_run", "save_every", "log", "workers"}
 RUN_TIME |= {"threads", "device", "cache", "max_memory", "json", "tsv"}
 RUN_TIME |= {"per_query", "per_class", "run"}
+COMMANDS = (train, distill, pseudolabel, embed, index, search, evaluate, positivity)
+COMMANDS += (plot, pack, dedup)
 GROUPS = [
     group
-    for command in (train, distill, embed, index, search, evaluate, positivity, plot, pack)
+    for command in COMMANDS
     for group in typing.get_type_hints(command.__wrapped__).values()
     if dataclasses.is_dataclass(group)
 ]
@@ -69,7 +83,7 @@ GROUPS = [
 def test_what_changes_no_result_is_not_recorded(group: type) -> None:
     unrecorded = {name for name, rule in rules_of(group).items() if not rule.recorded}
     inputs = {"init", "labels", "root", "pairs", "teacher", "teacher_weights", "val"}
-    inputs |= {"ground_truth", "distractors", "unlabeled"}
+    inputs |= {"ground_truth", "distractors", "unlabeled", "reference", "check_against"}
     names = {field.name for field in dataclasses.fields(group)}
     assert unrecorded == names & (RUN_TIME | inputs)
 

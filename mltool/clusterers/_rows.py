@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mltool.errors import NotFiniteError
 from mltool.exact.blocks import split_rows
 from mltool.exact.knn import Resources, find_neighbors
 from mltool.exact.vector_set import Matrix, make_vector_sets
@@ -21,11 +22,17 @@ class ScaledRows:
 
 
 def scale_rows(vectors: Matrix, rows: np.ndarray, metric: str) -> ScaledRows:
-    """Copy `rows` [n] of vectors [N, D]: as directions for cosine, else none longer than 1."""
+    """Copy `rows` [n] of vectors [N, D]: as directions for cosine, else none longer than 1.
+
+    Raises NotFiniteError for NaN and infinity.
+    """
     norms = np.empty(len(rows))
     for block in split_rows(len(rows), BLOCK):
         values = vectors[rows[block]].astype(np.float64)
         norms[block] = np.sqrt(np.einsum("nd,nd->n", values, values))
+    broken = int(np.count_nonzero(~np.isfinite(norms)))
+    if broken:
+        raise NotFiniteError(f"{broken} vectors hold NaN or infinite values; embed them again")
     largest = float(norms.max(initial=0.0))
     factor = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 and metric != "cosine" else 1.0
     factors = np.full(len(rows), factor)

@@ -38,12 +38,15 @@ def record(
     inputs: Sequence[tuple[str, str, str]],
     settings: Mapping[str, object],
     counts: Mapping[str, int],
+    libraries: Mapping[str, str] | None = None,
 ) -> Record:
     """Return one step. `inputs` are (option, path, digest); positional options have no dashes.
 
     Of a path only the base name stays. Where the input carries a history, its last step is noted
-    as `made_by`, so that a chain of steps can be told from its pieces.
+    as `made_by`, so that a chain of steps can be told from its pieces. `libraries` are the versions
+    of packages that decide the last bits of the result, and absent without any.
     """
+    versions = {"libraries": dict(libraries)} if libraries else {}
     return {
         "program": "mltool",
         "version": __version__,
@@ -51,6 +54,7 @@ def record(
         "inputs": [_input(option, path, digest) for option, path, digest in inputs],
         "settings": dict(settings),
         "counts": dict(counts),
+        **versions,
     }
 
 

@@ -12,6 +12,31 @@ from mltool.options.run import Device, Json, MaxMemory, Seed, Threads, Workers, 
 
 DEFAULT_METRICS = "precision@1,recall@10,r_precision,map@r"
 
+EmbeddingFiles = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="EMB...",
+        help="Embeddings: .h5 files, folders of shards or quoted globs, in this order.",
+        show_default=False,
+    ),
+]
+Database = Annotated[
+    str,
+    typer.Argument(
+        metavar="DB",
+        help="An index, or embeddings (searched exactly): a file, a folder of shards or a quoted "
+        "glob.",
+        show_default=False,
+    ),
+]
+QueryTexts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="QUERIES...",
+        help="Embeddings like DB; with --model images: files, folders, lists or -.",
+        show_default=False,
+    ),
+]
 AnyModel = Annotated[
     bool,
     typer.Option("--any-model", help="Compare vectors of different models."),
@@ -62,8 +87,8 @@ class EvaluateOptions:
         str,
         typer.Option(
             "--metrics",
-            help="Of precision@1, recall@K, r_precision, map@r, map, mrr, nmi, ami, f1; with a "
-            "GALLERY to learn from also knn-accuracy@K, linear-accuracy.",
+            help="Of precision@1, recall@K, r_precision, map@r, map, mrr, nmi, ami, f1, purity; with "
+            "a GALLERY to learn from also knn-accuracy@K, linear-accuracy.",
         ),
     ] = DEFAULT_METRICS
     keep_self: Annotated[

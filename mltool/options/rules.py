@@ -21,6 +21,8 @@ from mltool.options.choices import (
     trains_embeddings,
     uses_tuples,
 )
+from mltool.options.clustering import PseudolabelOptions
+from mltool.options.duplicates import DedupOptions
 from mltool.options.embedding import EmbedOptions
 from mltool.options.heads import refuse_head_options
 from mltool.options.images import ImageOptions
@@ -99,6 +101,23 @@ def check_concat(embeddings: Sequence[str]) -> None:
     """Refuse a single text: there is nothing to join it with."""
     if len(embeddings) < 2:
         raise UsageError("concat joins the vectors of two or more models; name their files")
+
+
+def check_pseudolabel(output: str, options: PseudolabelOptions) -> None:
+    """Refuse a wrong component, a reference that it lacks or ignores, and an unknown ending."""
+    parse_size(options.max_memory)
+    needs_reference = "reference" in components.parse("clusterers", options.method).declared.needs
+    if needs_reference and options.reference is None:
+        raise UsageError(f"--method {options.method} needs --reference, the labelled embeddings")
+    if options.reference is not None and not needs_reference:
+        raise UsageError(f"--method {options.method} takes no --reference; leave it out")
+    if not output.lower().endswith((".csv", ".h5")):
+        raise UsageError(f"--output {output}: name an image list (.csv) or embeddings (.h5)")
+
+
+def check_dedup(options: DedupOptions) -> None:
+    """Refuse a size that is none."""
+    parse_size(options.max_memory)
 
 
 def check_search(options: SearchOptions, source: SourceOptions) -> None:

@@ -50,7 +50,22 @@ def f1(labels: np.ndarray, clusters: np.ndarray) -> float:
     return 2.0 * both / (in_class + in_cluster) if in_class + in_cluster else float("nan")
 
 
-NAMED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"nmi": nmi, "ami": ami, "f1": f1}
+def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Return sum over clusters of the rows of their largest class / rows; 1 for single rows."""
+    joint, _, columns = _tabulate(labels, clusters)
+    if not len(joint):
+        return float("nan")
+    largest = np.zeros(columns.max() + 1, np.int64)
+    np.maximum.at(largest, columns, joint)
+    return float(largest.sum() / joint.sum())
+
+
+NAMED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "nmi": nmi,
+    "ami": ami,
+    "f1": f1,
+    "purity": purity,
+}
 
 
 def _tabulate(

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mltool.files import atomic
 from mltool.retrieval.scoring import Report, average_by_class
@@ -16,12 +16,12 @@ def as_text(report: Report) -> str:
     for name, value in report.metrics.items():
         low_high = report.intervals.get(name)
         around = (
-            f"  ({_format_percent(low_high[0])} to {_format_percent(low_high[1])})"
+            f"  ({format_percent(low_high[0])} to {format_percent(low_high[1])})"
             if low_high
             else ""
         )
-        lines.append(f"{name:<18}{_format_percent(value):>10}{around}")
-    return "\n".join([*lines, "", *_list_counts(report)])
+        lines.append(f"{name:<18}{format_percent(value):>10}{around}")
+    return "\n".join([*lines, "", *list_counts(report.counts)])
 
 
 def as_table(report: Report) -> str:
@@ -30,20 +30,20 @@ def as_table(report: Report) -> str:
     measures = dict.fromkeys(measure for measure, _, _ in split)
     lines = [" " * 18 + "".join(f"{measure:>11}" for measure in measures)]
     for setup in dict.fromkeys(setup for _, _, setup in split):
-        values = (_format_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
+        values = (format_percent(report.metrics[f"{measure}_{setup}"]) for measure in measures)
         lines.append(f"{setup:<18}" + "".join(f"{value:>11}" for value in values))
-    return "\n".join([*lines, "", *_list_counts(report)])
+    return "\n".join([*lines, "", *list_counts(report.counts)])
 
 
 def as_record(report: Report) -> dict[str, object]:
     """Return metrics as fractions (None = undefined), counts, and `intervals` if any."""
     record: dict[str, object] = {
-        name: _as_json_number(value) for name, value in report.metrics.items()
+        name: as_json_number(value) for name, value in report.metrics.items()
     }
     record |= report.counts
     if report.intervals:
         record["intervals"] = {
-            name: [_as_json_number(low), _as_json_number(high)]
+            name: [as_json_number(low), as_json_number(high)]
             for name, (low, high) in report.intervals.items()
         }
     return record
@@ -61,7 +61,7 @@ def write_per_query(path: str | os.PathLike[str], report: Report) -> None:
     names = [name.decode() for name in queries.names.tolist()]
     values = [map(_format_cell, column.tolist()) for column in report.per_query.values()]
     rows = zip(names, shown, report.relevant.tolist(), *values, strict=True)
-    _write(path, ["name", "label", "relevant", *report.per_query], rows)
+    write_rows(path, ["name", "label", "relevant", *report.per_query], rows)
 
 
 def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
@@ -71,12 +71,15 @@ def write_per_class(path: str | os.PathLike[str], report: Report) -> None:
     """
     labels, sizes, means = average_by_class(report)
     values = [map(_format_cell, column.tolist()) for column in means.values()]
-    _write(path, ["label", "queries", *means], zip(labels, sizes.tolist(), *values, strict=True))
+    write_rows(
+        path, ["label", "queries", *means], zip(labels, sizes.tolist(), *values, strict=True)
+    )
 
 
-def _write(
+def write_rows(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
+    """Write a CSV, whole or not at all. Raises ResourceError."""
     with atomic.open_output(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -85,13 +88,15 @@ def _write(
         text.detach()
 
 
-def _list_counts(report: Report) -> list[str]:
-    counts = {name.replace("_", " "): value for name, value in report.counts.items()}
-    width = max(17, *map(len, counts)) + 1
-    return [f"{name:<{width}}{value:>10,}" for name, value in counts.items()]
+def list_counts(counts: Mapping[str, float]) -> list[str]:
+    """Return a line for each count, underscores of its name as spaces."""
+    named = {name.replace("_", " "): value for name, value in counts.items()}
+    width = max(17, *map(len, named)) + 1
+    return [f"{name:<{width}}{value:>10,}" for name, value in named.items()]
 
 
-def _format_percent(value: float) -> str:
+def format_percent(value: float) -> str:
+    """Return a fraction in percent for people."""
     return "undefined" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
@@ -99,5 +104,6 @@ def _format_cell(value: float) -> str:
     return "" if math.isnan(value) else repr(value)
 
 
-def _as_json_number(value: float) -> float | None:
+def as_json_number(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN."""
     return None if math.isnan(value) else value

@@ -23,6 +23,21 @@ def expand(texts: Sequence[str]) -> list[str]:
     return [path for text in texts for path in shards.expand(text)]
 
 
+def are_vectors(texts: Sequence[str]) -> bool:
+    """Return whether texts name embeddings files: one, a folder of shards or a glob each.
+
+    Raises InputError where some do and others name images.
+    """
+    named = [text for text in texts if _is_vectors(text)]
+    if named and len(named) < len(texts):
+        images = next(text for text in texts if text not in named)
+        raise InputError(
+            f"{escape(named[0])} holds vectors, but {escape(images)} does not; name either images "
+            "or vectors"
+        )
+    return bool(named)
+
+
 def read(path: str) -> Manifest:
     """Read the list of the vectors in one embeddings file. Raises InputError."""
     if os.path.isfile(path) and not safe_h5.is_hdf5(path):
@@ -88,6 +103,22 @@ def split_text(text: str) -> tuple[str, str | None]:
     raise InputError(
         f"there is no file {escape(text)}; cached vectors are .h5 files of `mltool embed`"
     )
+
+
+def _is_vectors(text: str) -> bool:
+    try:
+        paths = _files_of(text)
+    except InputError:  # a folder without .h5 files, a benchmark, standard input
+        return False
+    return all(
+        os.path.isfile(path) and safe_h5.is_hdf5(path) and _read_format(path) == embeddings.FORMAT
+        for path in paths
+    )
+
+
+def _read_format(path: str) -> str:
+    with safe_h5.open_file(path) as file:
+        return safe_h5.read_attribute(file, "format", "")
 
 
 def _files_of(text: str) -> list[str]:
