@@ -87,8 +87,8 @@ class EvaluateOptions:
         str,
         typer.Option(
             "--metrics",
-            help="Of precision@1, recall@K, r_precision, map@r, map, mrr, nmi, ami, f1, purity; with "
-            "a GALLERY to learn from also knn-accuracy@K, linear-accuracy.",
+            help="Of precision@1, recall@K, r_precision, map@r, map, mrr, nmi, ami, f1, purity; "
+            "with a GALLERY to learn from also knn-accuracy@K, linear-accuracy.",
         ),
     ] = DEFAULT_METRICS
     keep_self: Annotated[
