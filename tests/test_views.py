@@ -172,11 +172,11 @@ def test_boxes_are_distributed_as_torchvisions(area: tuple[float, float]) -> Non
 
 
 def test_views_without_changes_are_crops() -> None:
-    text = "views:jitter=0,gray=0,blur=0,large_area=0.2+1,small_area=0.2+1,small_size=1"
+    text = "views:jitter=0,gray=0,blur=0,large_area=0.2+1,small_area=0.2+1,small_size=0.5"
     views = components.load("augmentations", text, size=16)
-    crop = Crop(size=16, scale=0.2, ratio=4 / 3)
     assert len(views.views) == 6
-    for view in (views, *views.views):
+    for number, view in enumerate([*views.views, views]):
+        crop = Crop(size=8 if number in range(2, 6) else 16, scale=0.2, ratio=4 / 3)
         for seed in range(5):
             assert torch.equal(view(noise(20, 31), seeded(seed)), crop(noise(20, 31), seeded(seed)))
 
@@ -225,6 +225,7 @@ def test_views_may_differ_in_blur_and_solarisation() -> None:
         "blur=0.5+2",
         "solarize=-0.1",
         "small=-1",
+        "small_size=0.99",
         "large=0",
         "flip=2",
     ],

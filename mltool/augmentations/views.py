@@ -1,6 +1,7 @@
 """Views of self-supervised learning (SimCLR, MoCo v2, BYOL; multi-crop: SwAV, NeurIPS 2020)."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +13,7 @@ from mltool.errors import UsageError
 from mltool.settings import Fraction, Natural
 
 _RATIO = 4 / 3  # the largest ratio of a crop's sides, as in all of the papers
+_STRENGTHS = ("brightness", "contrast", "saturation", "hue")
 
 
 class _View:
@@ -67,7 +69,8 @@ class Views:
     `distill` and `embed`, gets the first, and the others are never made. Pixels of a view depend on
     its number and settings alone: a further small crop changes no other view.
 
-    Raises UsageError for ranges and strengths that are none.
+    Raises UsageError for ranges and strengths that are none, and for small crops that are not
+    smaller than the large ones.
     """
 
     def __init__(
@@ -90,27 +93,18 @@ class Views:
         sigma: tuple[float, ...] = (0.1, 2.0),
         solarize: tuple[float, ...] = (0.0,),
     ) -> None:
+        strengths = (brightness, contrast, saturation, hue)
+        _check(strengths, blur=blur, solarize=solarize)
+        bounds = _range("sigma", sigma, math.inf)
+        plain = Photometric(jitter, *strengths, gray=gray, blur=0, sigma=bounds, solarize=0)
         areas = _range("large_area", large_area, 1.0), _range("small_area", small_area, 1.0)
-        _check_strengths(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        _check_probabilities(blur=blur, solarize=solarize)
-        sizes = size, max(1, round(small_size * size))
-        sigmas = _range("sigma", sigma, math.inf)
+        sizes = size, _choose_small(size, small_size) if small else 0
         self.views = tuple(
             _View(
                 sizes[is_small],
                 area=areas[is_small],
                 flip=flip,
-                photometric=Photometric(
-                    jitter=jitter,
-                    brightness=brightness,
-                    contrast=contrast,
-                    saturation=saturation,
-                    hue=hue,
-                    gray=gray,
-                    blur=blur[min(view, len(blur) - 1)],
-                    sigma=sigmas,
-                    solarize=solarize[min(view, len(solarize) - 1)],
-                ),
+                photometric=replace(plain, blur=_pick(blur, view), solarize=_pick(solarize, view)),
             )
             for view, is_small in enumerate([False] * large + [True] * small)
         )
@@ -131,18 +125,30 @@ def _range(name: str, bounds: tuple[float, ...], limit: float) -> tuple[float, f
     return bounds[0], bounds[1]
 
 
-def _check_strengths(**strengths: float) -> None:
-    """Raise UsageError for a negative strength, and for a hue above half of the circle."""
-    for name, strength in strengths.items():
+def _check(strengths: tuple[float, ...], **probabilities: tuple[float, ...]) -> None:
+    """Raise UsageError for negative strengths, too large a hue, and what is no probability."""
+    for name, strength in zip(_STRENGTHS, strengths, strict=True):
         if strength < 0 or (name == "hue" and strength > 0.5):
             upper = ", 0.5 at most" if name == "hue" else ""
             raise UsageError(f"views: {name}={strength:g} must be 0 or more{upper}")
-
-
-def _check_probabilities(**probabilities: tuple[float, ...]) -> None:
     for name, values in probabilities.items():
         if not all(0 <= value <= 1 for value in values):
             raise UsageError(
                 f"views: {name}={'+'.join(f'{value:g}' for value in values)} must be numbers from "
                 "0 to 1, one for each view"
             )
+
+
+def _choose_small(size: int, fraction: float) -> int:
+    """Return the side of small crops. Raises UsageError if large ones are no larger."""
+    side = max(1, round(fraction * size))
+    if side == size:
+        raise UsageError(
+            f"views: small_size={fraction:g} makes small crops as large as the {size} pixels of "
+            "the large ones; lower it, or add more by large="
+        )
+    return side
+
+
+def _pick(values: tuple[float, ...], view: int) -> float:
+    return values[min(view, len(values) - 1)]
