@@ -43,7 +43,12 @@ def read_list(options: TrainingOptions, labelled: Manifest) -> Manifest | None:
     texts = options.unlabeled.unlabeled
     if texts is None:
         return None
-    manifest = open_data(texts, need_split=True, of_vectors=heads.learns_head(options.model))
+    manifest = open_data(
+        texts,
+        labels=options.unlabeled.unlabeled_labels,
+        need_split=True,
+        of_vectors=heads.learns_head(options.model),
+    )
     listed, has_label = " ".join(map(escape, texts)), manifest.labels >= 0
     if not has_label.any():
         raise InputError(
@@ -165,17 +170,20 @@ class SecondStream:
 
     def list_inputs(self) -> list[tuple[str, str, str]]:
         """Return the lists of this stream as inputs of a record."""
-        texts = self.options.unlabeled.unlabeled or []
+        texts, digest = self.options.unlabeled.unlabeled or [], self.manifest.digest()
+        labels = self.options.unlabeled.unlabeled_labels
+        inputs = history.list_inputs("--unlabeled-labels", [labels], digest) if labels else []
         if heads.learns_head(self.options.model):
-            return vector_lists.list_inputs("--unlabeled", texts)
-        return history.list_inputs("--unlabeled", texts, self.manifest.digest())
+            return [*vector_lists.list_inputs("--unlabeled", texts), *inputs]
+        return [*history.list_inputs("--unlabeled", texts, digest), *inputs]
 
     def read_histories(self) -> list[history.History]:
         """Return the histories of the lists of this stream."""
         texts = self.options.unlabeled.unlabeled or []
+        of_labels = history.read_all([self.options.unlabeled.unlabeled_labels])
         if heads.learns_head(self.options.model):
-            return vector_lists.read_histories(texts)
-        return history.read_all(texts)
+            return [*vector_lists.read_histories(texts), *of_labels]
+        return [*history.read_all(texts), *of_labels]
 
 
 def _refuse_fewer(sampler: ClassBalanced, kind: str, option: str) -> None:

@@ -27,6 +27,17 @@ class UnlabeledOptions:
         # an input, of which a record holds the digest
         Rule(recorded=False),
     ] = None
+    unlabeled_labels: Annotated[
+        str | None,
+        option(
+            "--unlabeled-labels",
+            metavar="FILE",
+            help="Take the pseudo-labels from this list, by name: so a head learns from the "
+            "vectors in --unlabeled by labels that come from other vectors.",
+        ),
+        # an input, of which a record holds the digest
+        Rule(recorded=False, needs="unlabeled", because="it labels those images"),
+    ] = None
     basis: Annotated[
         str | None,
         option(

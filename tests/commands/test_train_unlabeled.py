@@ -247,3 +247,26 @@ def test_heads_learn_from_cached_vectors_of_one_space(tmp_path: Path, run: Run) 
     assert (
         "holds no vectors" in run("train", data, *words, "--unlabeled", image_list, status=5).stderr
     )
+
+
+def test_pseudo_labels_of_another_list(tmp_path: Path, run: Run) -> None:
+    data, pseudo = (vectors_of(tmp_path / f"{n}.h5", first=n) for n in (0, 9))
+    words = ("train", data, "-a", "vectors", "--dim", 4, "-b", 16, "--epochs", 2, "--threads", 1)
+    run(*words, "--unlabeled", pseudo, "-o", tmp_path / "same.safetensors")
+    read = embeddings.read(pseudo)
+    bare = tmp_path / "bare.h5"
+    embeddings.write(bare, Embeddings(read.names, read.vectors, space=read.space))
+    labels = [read.label_names[label] for label in read.labels]
+    names = [name.decode() for name in read.names]
+    lines = [f"x.jpg,{name},{text}" for name, text in zip(names, labels, strict=True)]
+    (tmp_path / "pseudo.csv").write_text("\n".join(["path,name,label", *lines[::-1]]))
+    more = ("--unlabeled", bare, "--unlabeled-labels", tmp_path / "pseudo.csv")
+    run(*words, *more, "-o", tmp_path / "list.safetensors")
+    one, other = (checkpoint.read(str(tmp_path / f"{n}.safetensors")) for n in ("same", "list"))
+    for name, tensor in one.state.items():
+        np.testing.assert_array_equal(tensor.numpy(), other.state[name].numpy())
+    step = history.read(tmp_path / "list.safetensors")[-1]
+    options = [item["option"] for item in step["inputs"]]
+    assert options == ["data", "--unlabeled", "--unlabeled-labels"]
+    done = run(*words, *more[2:], "-o", tmp_path / "x", status=2)
+    assert "--unlabeled-labels needs --unlabeled" in done.stderr
