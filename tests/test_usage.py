@@ -79,6 +79,7 @@ LONG = {
     f"{TRAIN} --patience 3": "--patience needs --val",
     f"{TRAIN} --memory-start 3": "--memory-start needs --memory",
     f"{TRAIN} --basis slade": "--basis needs --unlabeled",
+    f"{TRAIN} --unlabeled-labels p.csv": "--unlabeled-labels needs --unlabeled",
     f"{TRAIN} --unlabeled-loss nca": "--unlabeled-loss needs --unlabeled",
     f"{TRAIN} --unlabeled-batch-size 9": "--unlabeled-batch-size needs --unlabeled",
     f"{TRAIN} --unlabeled missing --basis slad": "did you mean slade",

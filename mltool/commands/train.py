@@ -106,7 +106,7 @@ def _train(options: TrainingOptions, device: torch.device) -> list[str]:
         logger.info("would write %s, about %.1f MB", options.output, size)
         return []
     inputs = [options.model.init, options.model.weights, options.tuples.pairs, *options.data]
-    inputs += options.unlabeled.unlabeled or []
+    inputs += [*(options.unlabeled.unlabeled or []), options.unlabeled.unlabeled_labels]
     atomic.refuse_inputs(options.output, inputs)
     training.train(plan, training_setup.runtime(options, device))
     return reasons

@@ -1,6 +1,8 @@
 """`train` against what a user would write.
 
     python recipes/bench/train.py step       the same model, loss and loader in a plain loop
+    python recipes/bench/train.py streams    a step with two streams, as of a student with
+                                             pseudo-labels, against one of as many images
     python recipes/bench/train.py pipeline   whole runs from JPEGs against pytorch-metric-learning,
                                              torchvision's ImageFolder and torch's DataLoader
 
@@ -22,10 +24,12 @@ from mltool import components
 from mltool.datasets import open_data
 from mltool.engine.data import Images
 from mltool.engine.loading import load
+from mltool.files.lists.csv_list import write_csv
 from mltool.losses import pairs_from_labels
 from mltool.models.embedder import build
 
 DATA, CLASSES, DIM = "digits:train", 5, 128
+PARTS = ["step", "streams", "pipeline"]
 
 
 def compare_steps(
@@ -92,6 +96,44 @@ def time_plain_loop(arch: str, size: int, batch: int, steps: int) -> float:
     return _report.count_seconds(work)
 
 
+def compare_streams(
+    report: _report.Report, arch: str, size: int, batch: int, *, epochs: int, rounds: int
+) -> None:
+    """Measure a step of two streams of `batch` digits each, with and without a basis."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, pseudo = Path(folder, "m.safetensors"), Path(folder, "pseudo.csv")
+        write_csv(pseudo, open_data(["digits:test"]))
+        words = ("--arch", arch, "--image-size", size, "--resize", size, "--dim", DIM, "-j", 0)
+        words += ("--augment", "center", "-q", "-o", output)
+
+        def time_step(*more: object, steps: int) -> float:
+            """Return the seconds of a step; an epoch has `steps`."""
+            each = [
+                _process.call_mltool("train", *words, *more, "--epochs", count)
+                for count in (epochs, 0)
+            ]
+            return (each[0] - each[1]) / (epochs * steps)
+
+        images = len(open_data([DATA], need_split=True))
+        every = len(open_data(["digits"]))
+        one = ("digits", "--split", "all", "-b", 2 * batch, "--classes-per-batch", 2 * CLASSES)
+        two = (DATA, "--unlabeled", pseudo, "-b", batch, "--classes-per-batch", CLASSES)
+        for basis in ((), ("--basis", "slade:warmup=none")):
+            figures = _report.measure_in_turns(
+                lambda basis=basis: time_step(*two, *basis, steps=images // batch),
+                lambda: time_step(*one, steps=every // (2 * batch)),
+                rounds=rounds,
+            )
+            report.append(
+                "train_streams",
+                arch=arch,
+                size=size,
+                batch=batch,
+                basis=" ".join(basis[1:]),
+                **figures,
+            )
+
+
 def compare_pipelines(
     report: _report.Report, arch: str, size: int, side: int, *, epochs: int, rounds: int
 ) -> None:
@@ -118,16 +160,19 @@ def compare_pipelines(
 
 def main() -> None:
     parser = _arguments.make_parser(__doc__)
-    parser.add_argument("parts", nargs="*", metavar="step|pipeline", default=["step", "pipeline"])
+    parser.add_argument("parts", nargs="*", metavar="step|streams|pipeline", default=PARTS)
     arguments = parser.parse_args()
     report = _report.Report(arguments.smoke)
     if arguments.smoke:
         compare_steps(report, "test_resnet", 16, 60, epochs=1, rounds=0)
+        compare_streams(report, "test_resnet", 16, 60, epochs=1, rounds=0)
         compare_pipelines(report, "test_resnet", 32, 40, epochs=1, rounds=0)
         return
     if "step" in arguments.parts:
         compare_steps(report, "resnet10t", 32, 120, epochs=3, rounds=7)
         compare_steps(report, "mobilenetv2_100", 112, 60, epochs=1, rounds=5)
+    if "streams" in arguments.parts:
+        compare_streams(report, "resnet10t", 32, 60, epochs=3, rounds=7)
     if "pipeline" in arguments.parts:
         compare_pipelines(report, "test_resnet", 32, 800, epochs=6, rounds=3)
         compare_pipelines(report, "resnet10t", 64, 240, epochs=6, rounds=3)
