@@ -171,7 +171,10 @@ def test_wrong_presets_are_usage_errors(
 
 def test_wrong_words_are_usage_errors(invoke: Callable) -> None:
     for words, message in (
-        (("--preset", "smal"), "no preset 'smal'; did you mean small? (there are: large, none,"),
+        (
+            ("--preset", "smal"),
+            "no preset 'smal'; did you mean small? (there are: large, small, none)",
+        ),
         (("--preset", "../small"), "no preset '../small'"),
         (("--epochs", "-3"), "--epochs"),
         (("--epcohs", "3"), "--epochs"),
@@ -182,6 +185,11 @@ def test_wrong_words_are_usage_errors(invoke: Callable) -> None:
         assert message in done.stderr
     assert invoke("other", "--preset", "small")[0].exit_code == 2
     assert invoke("learn", "--help", "--config", "nowhere.toml")[0].exit_code == 0
+
+
+def test_presets_are_completed(invoke: Callable) -> None:
+    assert defaults.complete_preset("") == ["large", "small", "none"]
+    assert defaults.complete_preset("s") == ["small"]
 
 
 def test_cases_of_a_repeatable_option_are_refused() -> None:

@@ -80,12 +80,22 @@ def read_preset(
     """Read a preset of the package, nothing for `none`. Raises UsageError for an unknown one."""
     if name == NO_PRESET:
         return FileDefaults("no preset")
-    names = sorted([NO_PRESET, *(path.stem for path in PRESETS.glob("*.toml"))])
+    names = list_presets()
     if name not in names:
         raise UsageError(
             f"no preset {name!r}{suggest(name, names)} (there are: {', '.join(names)})"
         )
     return _read(PRESETS / f"{name}.toml", f"preset {name}", command, commands, options)
+
+
+def list_presets() -> list[str]:
+    """Return the names of all presets, `none` the last."""
+    return [*sorted(path.stem for path in PRESETS.glob("*.toml")), NO_PRESET]
+
+
+def complete_preset(begun: str) -> list[str]:
+    """Return the presets whose name begins so, for a shell that completes a word."""
+    return [name for name in list_presets() if name.startswith(begun)]
 
 
 def _read(

@@ -9,7 +9,7 @@ import typer
 
 from mltool.errors import UsageError
 from mltool.options.batches import BatchSize
-from mltool.options.defaults import NO_PRESET
+from mltool.options.defaults import NO_PRESET, complete_preset, list_presets
 from mltool.options.group import UNRECORDED, Rule, number
 
 option = partial(typer.Option, rich_help_panel="Run")
@@ -56,7 +56,12 @@ Resume = Annotated[
 ]
 Preset = Annotated[
     str,
-    option("--preset", metavar="NAME", help="Defaults below --config: small, imagenet, or none."),
+    option(
+        "--preset",
+        metavar="NAME",
+        help=f"Defaults of other options, below --config: {', '.join(list_presets())}.",
+        autocompletion=complete_preset,
+    ),
     # its values are recorded; the line that makes an output again names them all
     Rule(recorded=False, neutral=NO_PRESET),
 ]
