@@ -20,6 +20,7 @@ from mltool.options.model import ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.packing import PackOptions
+from mltool.options.pretext import BackboneOptions, PretextOptions
 from mltool.options.retrieval import (
     Database,
     EmbeddingFiles,
@@ -52,6 +53,33 @@ app = shell.application(
 )
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", show_default=False)]
+
+
+@shell.command(app, "Learn")
+def pretrain(
+    data: Data,
+    output: Output,
+    pretext: PretextOptions,
+    backbone: BackboneOptions,
+    images: ImageOptions,
+    lists: ListOptions,
+    optimisation: OptimisationOptions,
+    execution: RunOptions,
+) -> None:
+    """Train a backbone on images without labels: self-supervision."""
+    rules.check_pretrain(pretext, backbone, images)
+    from mltool.commands import pretrain
+
+    pretrain.run(
+        data,
+        output,
+        pretext=pretext,
+        backbone=backbone,
+        images=images,
+        lists=lists,
+        optimisation=optimisation,
+        execution=execution,
+    )
 
 
 @shell.command(app, "Learn")

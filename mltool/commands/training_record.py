@@ -72,14 +72,21 @@ def _list_inputs(
             inputs += history.list_inputs("--val", held, held_out.source.manifest.digest())
     if options.lists.labels:
         inputs += history.list_inputs("--labels", [options.lists.labels], manifest.digest())
-    for option, path in (
-        ("--pairs", options.tuples.pairs),
-        ("--init", options.model.init),
-        ("--weights", options.model.weights),
-    ):
-        if path and path != "timm":
-            inputs.append((option, path, history.digest_of_file(path)))
-    return inputs
+    return inputs + list_files(options)
+
+
+def list_files(options: TrainingOptions) -> list[tuple[str, str, str]]:
+    """Return (option, path, digest) of the files that a run reads besides its lists."""
+    paths = {
+        "--pairs": options.tuples.pairs,
+        "--init": options.model.init,
+        "--weights": options.model.weights,
+    }
+    return [
+        (option, path, history.digest_of_file(path))
+        for option, path in paths.items()
+        if path and path != "timm"
+    ]
 
 
 def _digest_data(options: TrainingOptions, manifest: Manifest, held_out: Validation | None) -> str:

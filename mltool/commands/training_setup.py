@@ -54,6 +54,9 @@ def build_model(
     resized = options.images.image_size is not None or keep_aspect
     is_new = options.model.adds_projection(needs_length=default_dim is not None)
     default_projection = spec.projection if spec else "linear" if is_new else "none"
+    length = options.model.dim or default_dim
+    if spec and spec.projection == "none" and length not in (None, spec.dim):
+        default_projection = "linear"  # a backbone alone, such as `pretrain` writes, gets one
     projection = options.model.projection or default_projection
     default_length = default_dim or (spec.dim if spec else DEFAULT_DIM)
     model = build(

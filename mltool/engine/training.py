@@ -19,6 +19,7 @@ from mltool.engine.log import Log
 from mltool.engine.loop import Counters, LoopSettings, Run
 from mltool.engine.objectives.objective import Objective
 from mltool.engine.optim import OptimSettings
+from mltool.engine.probe import Probe
 from mltool.engine.run_state import Identity
 from mltool.engine.samplers import EmbedRows
 from mltool.engine.signals import watch
@@ -76,6 +77,7 @@ class TrainingPlan:
     validation: Validation | None
     classes: tuple[str, ...]
     history: History  # ends with this run's record
+    probe: Probe | None = None
 
     @property
     def main(self) -> Stream:
@@ -159,6 +161,7 @@ def _fit(plan: TrainingPlan, options: ExecutionOptions, identity: Identity) -> d
             keep_best=saver.keep_best,
             stop=stop,
             log=log,
+            observe=_observer(plan, options, run, log),
         )
     return saver.final()
 
@@ -254,15 +257,37 @@ def _validator(
             metric=plan.model.spec.metric,
         )
         epoch = run.counters.epoch
-        log.write(
-            step=epoch * plan.main.sampler.steps,
-            epoch=epoch - 1,
-            values={f"val/{name}": value for name, value in figures.items()},
-        )
+        _log_epoch(plan, log, epoch, {f"val/{name}": each for name, each in figures.items()})
         logger.info("epoch %d: %s %.4f", epoch, validation.select, figures[validation.select])
         return figures[validation.select]
 
     return validate
+
+
+def _observer(
+    plan: TrainingPlan, options: ExecutionOptions, run: Run, log: Log
+) -> Callable[[], None] | None:
+    """Return what the plan's probe does after an epoch."""
+    probe = plan.probe
+    if probe is None:
+        return None
+    how = Extraction(probe.batch_size, options.workers, options.device, probe.precision)
+
+    def observe() -> None:
+        epoch = run.counters.epoch
+        if epoch % probe.every and epoch < plan.loop.epochs:
+            return
+        figures = probe.measure(embed_in_training(run.model, probe.source, how, ema=run.ema))
+        _log_epoch(plan, log, epoch, {f"probe/{name}": each for name, each in figures.items()})
+        for name, value in figures.items():
+            logger.info("epoch %d: probe, %s %.4f", epoch, name, value)
+
+    return observe
+
+
+def _log_epoch(plan: TrainingPlan, log: Log, epoch: int, values: dict[str, float]) -> None:
+    """Write figures of the model after `epoch` epochs."""
+    log.write(step=epoch * plan.main.sampler.steps, epoch=epoch - 1, values=values)
 
 
 def _synchronize_statistics(model: nn.Module, device: torch.device) -> None:

@@ -28,6 +28,16 @@ Weights = Annotated[
     ),
     NONE_IS_ABSENT,
 ]
+Init = Annotated[
+    str | None,
+    option("--init", metavar="MODEL", help="Start from this checkpoint."),
+    # an input, of which a record holds the digest
+    Rule(
+        recorded=False,
+        excludes=("weights",),
+        because="brings the weights of a backbone",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +55,7 @@ class ModelOptions:
         ),
     ] = None
     weights: Weights = None
-    init: Annotated[
-        str | None,
-        option("--init", metavar="MODEL", help="Start from this checkpoint."),
-        # an input, of which a record holds the digest
-        Rule(
-            recorded=False,
-            excludes=("weights",),
-            because="brings the weights of a backbone",
-        ),
-    ] = None
+    init: Init = None
     dim: Annotated[
         int | None,
         option(

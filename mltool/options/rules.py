@@ -29,6 +29,7 @@ from mltool.options.images import ImageOptions
 from mltool.options.lists import parse_block
 from mltool.options.model import VECTORS, ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
+from mltool.options.pretext import BackboneOptions, PretextOptions, choose_views
 from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
 from mltool.options.run import parse_size
 from mltool.options.teacher import DEFAULT_STAGES, TeacherOptions
@@ -88,6 +89,15 @@ def check_distill(
     learns = any(map(is_transfer, losses)) or is_asymmetric(losses, symmetric=teacher.symmetric)
     if not (learns or tuples.mining == "hard" or teacher.neighbors):
         raise UsageError("nothing is learned from the teacher like this; use `mltool train`")
+
+
+def check_pretrain(
+    pretext: PretextOptions, backbone: BackboneOptions, images: ImageOptions
+) -> None:
+    """Refuse options of `pretrain` that do not fit together."""
+    if backbone.arch == VECTORS:
+        raise UsageError("pretrain takes images, not cached vectors; name a backbone as --arch")
+    choose_views(components.parse("pretexts", pretext.method), images.augment)
 
 
 def check_embed(options: EmbedOptions, source: SourceOptions) -> None:
