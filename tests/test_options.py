@@ -18,6 +18,7 @@ from mltool.cli import (
     pack,
     plot,
     positivity,
+    pretrain,
     pseudolabel,
     search,
     train,
@@ -69,12 +70,9 @@ def test_what_is_no_size(text: str) -> None:
 RUN_TIME = {"output", "resume", "allow_nonidentical", "dry_run", "save_every", "log", "workers"}
 RUN_TIME |= {"threads", "device", "cache", "max_memory", "json", "tsv"}
 RUN_TIME |= {"per_query", "per_class", "run"}
-<<<<<<< HEAD
-COMMANDS = (train, distill, pseudolabel, embed, index, search, evaluate, positivity)
+RUN_TIME |= {"probe", "probe_every", "preset"}
+COMMANDS = (pretrain, train, distill, pseudolabel, embed, index, search, evaluate, positivity)
 COMMANDS += (plot, pack, dedup)
-=======
-RUN_TIME |= {"probe", "probe_every"}
->>>>>>> 046abfd (Train backbones without labels: pretrain)
 GROUPS = [
     group
     for command in COMMANDS
