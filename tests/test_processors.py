@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mltool.processors import usable_cores
+from mltool.processors import count_threads, usable_cores
 
 
 def test_the_affinity_mask_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +19,12 @@ def test_without_a_mask_all_cores_count(
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: count)
     assert usable_cores() == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("3", 3), ("", 5), ("0", 5), ("two", 5)])
+def test_omp_num_threads_counts_where_it_is_a_number(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert count_threads() == expected

@@ -7,7 +7,7 @@ from mltool.errors import ResourceError
 from mltool.exact.blocks import split_rows
 from mltool.exact.knn import Resources
 from mltool.exact.vector_set import Matrix
-from mltool.processors import usable_cores
+from mltool.processors import count_threads
 from mltool.settings import Positive
 
 LIBRARY = "sklearn"
@@ -66,7 +66,7 @@ def _find_neighbors(vectors: Matrix, metric: str, resources: Resources, eps: flo
     from sklearn.neighbors import NearestNeighbors
 
     scaled = scale_rows(vectors, np.arange(len(vectors)), metric)
-    threads = resources.threads or usable_cores()
+    threads = resources.threads or count_threads()
     search = NearestNeighbors(radius=eps * scaled.factor, n_jobs=threads).fit(scaled.rows)
     blocks, entries = [], 0
     with config_context(working_memory=max(1, resources.max_memory // (4 * threads) // 2**20)):

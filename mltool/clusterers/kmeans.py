@@ -8,7 +8,7 @@ from mltool.clusterers._rows import assign, compare_distances, scale_rows
 from mltool.errors import InputError, ResourceError
 from mltool.exact.knn import Resources
 from mltool.exact.vector_set import Matrix
-from mltool.processors import usable_cores
+from mltool.processors import count_threads
 from mltool.settings import Neutral
 
 LIBRARY = "faiss"
@@ -96,7 +96,7 @@ def _move_means(
     faiss.copy_array_to_vector(start.ravel(), clustering.centroids)
     index = faiss.IndexFlatIP(dim) if metric == "cosine" else faiss.IndexFlatL2(dim)
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(resources.threads or usable_cores())
+    faiss.omp_set_num_threads(resources.threads or count_threads())
     try:
         clustering.train(rows, index)
     finally:

@@ -97,6 +97,7 @@ def _compare_vectors(data: list[str], manifest: Manifest, options: DedupOptions)
 
 def _compare_images(data: list[str], manifest: Manifest, options: DedupOptions) -> _Compared:
     resources = _resources(options)
+    fingerprints.check_memory(len(manifest), resources.max_memory)
     prints = fingerprints.join(
         fingerprints.read_fingerprints(manifest, label="read", threads=options.threads)
     )

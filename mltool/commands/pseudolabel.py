@@ -21,7 +21,7 @@ from mltool.options import rules
 from mltool.options.clustering import PseudolabelOptions
 from mltool.options.group import list_recorded
 from mltool.options.run import parse_size
-from mltool.processors import usable_cores
+from mltool.processors import count_threads
 from mltool.retrieval import tables
 from mltool.retrieval.overlap import Overlap, find_image_overlap, find_vector_overlap
 from mltool.retrieval.pseudo_labels import PseudoLabels, choose_rows, compare_with_truth
@@ -223,7 +223,7 @@ def _history(pool: _Pool, options: PseudolabelOptions, report: _Report) -> histo
     libraries = {}
     if library:  # which may decide a row halfway between two clusters
         libraries = {library: importlib.import_module(library).__version__}
-        settings["threads"] = options.threads or usable_cores()
+        settings["threads"] = options.threads or count_threads()
     inputs = vector_lists.list_inputs("embeddings", pool.texts)
     if options.reference is not None:
         inputs += vector_lists.list_inputs("--reference", [options.reference])

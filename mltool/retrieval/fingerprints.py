@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mltool.errors import InputError
+from mltool.errors import InputError, ResourceError
 from mltool.exact.blocks import split_rows
 from mltool.files import images
 from mltool.files.manifest import Manifest
@@ -53,6 +53,15 @@ def read_fingerprints(
                 reasons=tuple(reason for _, _, reason in taken if reason),
             )
             bar.update(rows.stop)
+
+
+def check_memory(count: int, max_memory: int) -> None:
+    """Raise ResourceError unless the fingerprints of so many images fit into memory."""
+    if count * IMAGE_BYTES > max_memory:
+        raise ResourceError(
+            f"the thumbnails of {count:,} images take {count * IMAGE_BYTES / 2**20:,.0f} MiB; "
+            "raise --max-memory"
+        )
 
 
 def join(blocks: Iterable[Fingerprints]) -> Fingerprints:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mltool.errors import InputError, ResourceError
+from mltool.errors import InputError
 from mltool.exact.knn import Resources, find_neighbors
 from mltool.exact.vector_set import VectorSet, make_vector_sets
 from mltool.files.embeddings import Embeddings
@@ -62,11 +62,7 @@ def find_image_overlap(
     ResourceError if `others` do not fit into memory.
     """
     resources = resources or Resources()
-    if len(others) * fingerprints.IMAGE_BYTES > resources.max_memory:
-        raise ResourceError(
-            f"the thumbnails of {len(others):,} images take "
-            f"{len(others) * fingerprints.IMAGE_BYTES / 2**20:,.0f} MiB; raise --max-memory"
-        )
+    fingerprints.check_memory(len(others), resources.max_memory)
     theirs = fingerprints.join(
         fingerprints.read_fingerprints(others, label="check against", threads=resources.threads)
     )

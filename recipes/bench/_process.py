@@ -18,6 +18,7 @@ class Measured:
     seconds: float
     peak_mib: float  # largest resident set, mapped files included
     stdout: str
+    cpu_seconds: float  # of all its threads
 
 
 def run(command: Sequence[object]) -> Measured:
@@ -34,7 +35,8 @@ def run(command: Sequence[object]) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words, output)
-    return Measured(seconds, usage.ru_maxrss / 1024, output)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Measured(seconds, usage.ru_maxrss / 1024, output, cpu_seconds)
 
 
 def run_mltool(*words: object) -> Measured:

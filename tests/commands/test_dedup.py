@@ -84,6 +84,11 @@ def test_images_and_vectors_do_not_mix(call, folder, tmp_path):
     assert "either images or vectors" in done.stderr
 
 
+def test_too_little_memory_for_the_pictures(call, folder, tmp_path):
+    words = ("dedup", folder / "images", "-o", tmp_path / "p.csv", "--max-memory", "4K")
+    assert "raise --max-memory" in call(*words, status=6).stderr
+
+
 def test_unreadable_images(call, folder, tmp_path):
     for path in (folder / "images").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
