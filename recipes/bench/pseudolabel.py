@@ -5,7 +5,9 @@
 
 Both read the same file of unit vectors and move the means 20 times from random rows. Ours writes an
 image list, theirs an array. With `--plus-plus` scikit-learn starts from k-means++ too, its default,
-which at the full size takes more than an hour. `OMP_NUM_THREADS` holds for all. Inertia is computed from the labels of each in the same way: the sum of the squared distances of
+which at the full size takes more than an hour. `OMP_NUM_THREADS` holds for all.
+
+Inertia is computed from the labels of each in the same way: the sum of the squared distances of
 rows to the mean of their cluster. NMI is that with the classes that made the rows. Ratios are
 theirs / ours.
 """
