@@ -11,7 +11,13 @@ from PIL import Image
 from mltool.files import embeddings
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-ROOTS = ("DATA=/data", "WEIGHTS=/weights.safetensors", "OXFORD=/oxford", "PARIS=/paris")
+ROOTS = (
+    "DATA=/data",
+    "UNLABELED=/more",
+    "WEIGHTS=/weights.safetensors",
+    "OXFORD=/oxford",
+    "PARIS=/paris",
+)
 
 
 def make(*words: str) -> subprocess.CompletedProcess:
@@ -32,6 +38,16 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "losses-omniglot",
         "heads-grocery40",
         "heads-caltech101",
+        "slade-heads-grocery40",
+        "slade-heads-caltech101",
+        "slade-choose-grocery40",
+        "slade-choose-caltech101",
+        "slade-grocery40",
+        "slade-caltech101",
+        "slade-omniglot",
+        "slade-cub200",
+        "slade-cars196",
+        "slade-inshop",
         "metrix-digits",
         "metrix-omniglot",
         "metrix-caltech101",

@@ -1,0 +1,128 @@
+"""The recipe of SLADE with the papers' settings: a tiny network, trees of official layout."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+RELABEL = RECIPES / "relabel.py"
+COUNTS = """
+from mltool.datasets import cub200, nabirds
+cub200.COUNTS = {"train": (24, 4), "test": (12, 2)}
+nabirds.COUNTS = {"train": (12, 3), "test": (12, 3)}
+from mltool.cli import main
+main()
+"""
+
+
+def draw(path: Path, number: int, seed: int) -> None:
+    """Write a small image whose colour tells its class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng([number, seed])
+    colour = np.random.default_rng(number).integers(0, 255, 3)
+    pixels = colour + generator.integers(-20, 20, (24, 24, 3))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def write(path: Path, *lines: str) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def make_cub(folder: Path) -> None:
+    """Six birds, six images each; the first four classes train."""
+    names = [f"{c:03}.Bird/{n}.jpg" for c in range(1, 7) for n in range(6)]
+    for number, name in enumerate(names):
+        draw(folder / "images" / name, int(name[:3]), number)
+    write(folder / "images.txt", *(f"{n} {name}" for n, name in enumerate(names, start=1)))
+    labels = (f"{n} {int(name[:3])}" for n, name in enumerate(names, start=1))
+    write(folder / "image_class_labels.txt", *labels)
+    write(folder / "classes.txt", *(f"{c} {c:03}.Bird" for c in range(1, 7)))
+
+
+def make_nabirds(folder: Path) -> None:
+    """Three other birds, eight images each."""
+    names = [f"{c:04}/{c}{n}.jpg" for c in (7, 8, 9) for n in range(8)]
+    for number, name in enumerate(names):
+        draw(folder / "images" / name, int(name[:4]), number)
+    ids = [f"{n:02}-a" for n in range(len(names))]
+    write(folder / "images.txt", *map(" ".join, zip(ids, names, strict=True)))
+    labels = (f"{image} {int(name[:4])}" for image, name in zip(ids, names, strict=True))
+    write(folder / "image_class_labels.txt", *labels)
+    write(folder / "train_test_split.txt", *(f"{image} {n % 2}" for n, image in enumerate(ids)))
+    write(folder / "classes.txt", "0 Birds", *(f"{c} Bird {c}" for c in (7, 8, 9)))
+
+
+@pytest.mark.slow
+def test_the_slides_settings_run_from_end_to_end(tmp_path: Path) -> None:
+    make_cub(tmp_path / "cub")
+    make_nabirds(tmp_path / "nabirds")
+    (tmp_path / "program.py").write_text(COUNTS)
+    venv = Path(sys.executable).parent.parent
+    words = {
+        "DATA": tmp_path / "cub",
+        "UNLABELED": tmp_path / "nabirds",
+        "RUN": tmp_path / "run",
+        "SLADE_TABLES": tmp_path,
+        "VENV": venv,
+        "MLTOOL": f"{sys.executable} {tmp_path}/program.py",
+        "SLIDES_FOLDS": 2,
+        "SLIDES_LOSSES": "contrastive",
+        "SLIDES_INITS": "swav",
+        "SLIDES_K": 3,
+        "SLIDES_EPOCHS": 1,
+        "SLIDES_PRETRAIN": "--epochs 1 -b 16 -j 0",
+        "SLIDES_NETWORK": "--arch test_resnet",
+        "SLIDES_SIZES": "--image-size 16 --resize 16",
+        "SLIDES_OPTIONS": "--dim 8 --pooling avg --projection linear --batch-size 8 -j 0",
+    }
+    settings = [f"{key}={value}" for key, value in words.items()]
+    command = ["make", "-C", str(RECIPES), "-o", f"{venv}/installed", "slade-cub200", *settings]
+    environment = os.environ | {"PYTHONPATH": str(RECIPES.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = [
+        json.loads(line) for line in (tmp_path / "slade_cub200.jsonl").read_text().splitlines()
+    ]
+    assert [line["run"] for line in lines] == ["swav/contrastive/T", "swav/contrastive/S"]
+    assert [line["rounds"] for line in lines] == [0, 1]
+    assert all(line["queries"] == 12 and 0 <= line["map@r"] <= 1 for line in lines)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert again.returncode == 0, again.stderr  # all rows are there: nothing is run
+    assert len((tmp_path / "slade_cub200.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Write a list of pseudo-labels; the class of its last image is unknown."""
+    path = tmp_path / "pseudo.csv"
+    rows = [f"{n}.jpg,{n // 3},{'xyz'[n % 3] if n < 11 else ''}" for n in range(12)]
+    write(path, "path,label,truth", *rows)
+    return path
+
+
+def relabel(source: Path, *words: str) -> list[dict[str, str]]:
+    target = source.parent / "out.csv"
+    subprocess.run([sys.executable, RELABEL, source, target, *words], check=True)
+    with open(target, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_shuffled_labels_keep_the_sizes_of_clusters(listed: Path) -> None:
+    one, again, other = (relabel(listed, "--shuffle", seed) for seed in ("1", "1", "2"))
+    labels = [row["label"] for row in one]
+    assert one == again != other
+    assert sorted(labels) == sorted(str(n // 3) for n in range(12))
+    assert labels != [str(n // 3) for n in range(12)]
+    assert [row["path"] for row in one] == [f"{n}.jpg" for n in range(12)]
+
+
+def test_true_labels_are_those_of_known_images(listed: Path) -> None:
+    rows = relabel(listed, "--truth")
+    assert [row["label"] for row in rows] == ["xyz"[n % 3] for n in range(11)]
