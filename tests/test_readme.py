@@ -47,7 +47,8 @@ def test_line_is_valid(source: str, line: str) -> None:
     words = [word for word in shlex.split(plain, comments=True) if word not in ("...",)]
     assert words[0].startswith("-") or words[0] in GROUP.commands, f"no command {words[0]}"
     if words[0] in GROUP.commands:
-        GROUP.commands[words[0]].make_context(words[0], words[1:])
+        parent = GROUP.context_class(GROUP, info_name="mltool")  # presets name its commands
+        GROUP.commands[words[0]].make_context(words[0], words[1:], parent=parent)
 
 
 @pytest.fixture
