@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mltool.datasets import open_data
+from mltool.commands.selected_data import open_selected
 from mltool.errors import InputError, SkippedInputs, UsageError
 from mltool.exact.knn import Resources
 from mltool.files import atomic, history, shards
@@ -54,15 +54,7 @@ def run(
     atomic.check_writable(output)
     of_vectors = vector_lists.are_vectors(data)
     atomic.refuse_inputs(output, vector_lists.list_files(data) if of_vectors else data)
-    manifest = open_data(
-        data,
-        split=lists.split,
-        classes=lists.classes,
-        limit=lists.limit,
-        labels=lists.labels,
-        root=lists.root,
-        of_vectors=of_vectors,
-    )
+    manifest = open_selected(data, lists, of_vectors=of_vectors)
     with atomic.claim(output):
         compared = (_compare_vectors if of_vectors else _compare_images)(data, manifest, options)
         _write(output, compared)

@@ -41,6 +41,11 @@ class _Pool:
     method: Choice
     resources: Resources
 
+    def name_class(self, label: int) -> str:
+        """Return the text of a label of the reference."""
+        assert self.reference is not None
+        return self.reference.label_names[label] if self.reference.label_names else str(label)
+
 
 @dataclass(frozen=True)
 class _Report:
@@ -64,8 +69,7 @@ def run(
     pool = _open(texts, options)
     overlap = _find_overlap(pool, options.check_against) if options.check_against else None
     pseudo = _cluster(pool, options)
-    names = _list_class_names(pool.reference) if pool.reference is not None else ()
-    labels, label_names = pseudo.rename(names)
+    labels, label_names = pseudo.rename(None if pool.reference is None else pool.name_class)
     truth = _read_truth(pool.stored)
     report = _describe(pseudo, labels, truth, overlap)
     labelled = replace(pool.stored, labels=labels, label_names=label_names)
@@ -93,6 +97,8 @@ def _open(texts: list[str], options: PseudolabelOptions) -> _Pool:
         reference_paths = shards.expand(options.reference)
         reference = shards.open_many(reference_paths)
         shards.check_match([paths[0], reference_paths[0]], [stored, reference])
+        if not stored.space:
+            logger.warning("which model made the vectors is not known of both files; not compared")
         if not (reference.labels >= 0).any():
             raise InputError(
                 f"{options.reference} holds no labels, which `nearest` needs; embed a list with "
@@ -139,12 +145,6 @@ def _find_overlap(pool: _Pool, texts: list[str]) -> Overlap:
     return find_image_overlap(_read_images(pool), open_data(texts), resources=pool.resources)
 
 
-def _list_class_names(reference: Embeddings) -> tuple[str, ...]:
-    """Return the texts of the labels of a reference, by their number."""
-    highest = int(reference.labels.max())
-    return reference.label_names or tuple(map(str, range(highest + 1)))
-
-
 def _read_truth(stored: Embeddings) -> np.ndarray | None:
     """Return the true label ['S', N] of each row, empty where unknown; None if no row has one.
 
@@ -154,8 +154,9 @@ def _read_truth(stored: Embeddings) -> np.ndarray | None:
         return stored.columns[TRUTH].astype("S")
     if not (stored.labels >= 0).any():
         return None
-    texts = np.array([*_list_class_names(stored), ""])  # -1 picks the last
-    return np.char.encode(texts)[stored.labels]
+    if not stored.label_names:
+        return np.where(stored.labels >= 0, stored.labels.astype("S"), b"")
+    return np.char.encode([*stored.label_names, ""])[stored.labels]  # -1 picks the last
 
 
 def _describe(

@@ -1,6 +1,6 @@
 """Which rows of a clustering become pseudo-labels, what these are called, and how good they are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +22,21 @@ class PseudoLabels:
         """Return the number of rows of each cluster that is kept, ascending."""
         return np.sort(np.unique(self.labels[self.kept], return_counts=True)[1])
 
-    def rename(self, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    def rename(
+        self, name_class: Callable[[int], str] | None = None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return labels [N] into the names of the kept clusters, and these names.
 
-        Rows that are left out have -1. Without `names`, cluster 7 of 400 is called `cluster-007`,
-        which no class is called: pseudo-labels must not be taken for true ones.
+        Rows that are left out have -1. Clusters that are classes are called as `name_class` says.
+        Cluster 7 of 400 is called `cluster-007`, which no class is called: pseudo-labels must not
+        be taken for true ones.
         """
         present = np.unique(self.labels[self.kept])
         labels = np.where(self.kept, np.searchsorted(present, self.labels), -1)
-        if not names:
+        if name_class is None:
             digits = len(str(int(self.labels.max())))
             return labels, tuple(f"cluster-{number:0{digits}}" for number in present.tolist())
-        return labels, tuple(names[number] for number in present.tolist())
+        return labels, tuple(map(name_class, present.tolist()))
 
 
 def choose_rows(
@@ -45,8 +48,9 @@ def choose_rows(
     """
     clustered = labels >= 0
     sure = clustered & (confidence >= min_confidence)
-    sizes = np.bincount(labels[sure], minlength=1)
-    kept = sure & (sizes[np.maximum(labels, 0)] >= min_size)
+    _, cluster, sizes = np.unique(labels[sure], return_inverse=True, return_counts=True)
+    kept = sure.copy()
+    kept[sure] = sizes[cluster] >= min_size
     counts = {
         "noise": int((~clustered).sum()),
         "below_confidence": int((clustered & ~sure).sum()),

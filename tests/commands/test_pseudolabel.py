@@ -100,6 +100,21 @@ def test_the_nearest_class_of_a_reference(call, files, tmp_path):
     assert "libraries" not in step
 
 
+def test_labels_that_are_numbers(call, tmp_path):
+    vectors, texts = make_vectors(0)
+    numbers = np.array([10**12 + int(text[-1]) for text in texts])
+    numbers[0] = -1
+    names = [str(number) for number in range(len(vectors))]
+    embeddings.write(tmp_path / "known.h5", Embeddings(names, vectors, numbers))
+    words = ("--method", "nearest", "--reference", tmp_path / "known.h5")
+    done = call("pseudolabel", tmp_path / "known.h5", "-o", tmp_path / "p.csv", *words)
+    assert "which model made the vectors is not known" in done.stderr
+    listed = image_lists.read(str(tmp_path / "p.csv"))
+    assert listed.label_names == tuple(str(10**12 + number) for number in range(4))
+    assert listed.columns["truth"].tolist()[:2] == [b"", b"1000000000000"]
+    assert "with truth                23" in done.stdout
+
+
 def test_filters_are_applied_and_recorded(call, files, tmp_path):
     words = ("--method", "kmeans:k=4", "--seed", 1, "--threads", 1)
     call("pseudolabel", files / "whole.h5", "-o", tmp_path / "all.csv", *words)

@@ -16,10 +16,17 @@ def test_noise_then_confidence_then_size() -> None:
     assert pseudo.kept.tolist() == [True, True, True, False, False, True, False, True]
     assert pseudo.counts == {"noise": 1, "below_confidence": 1, "below_size": 1}
     assert pseudo.list_sizes().tolist() == [2, 3]
-    labels, names = pseudo.rename(())
+    labels, names = pseudo.rename()
     assert names == ("cluster-0", "cluster-5")
     assert labels.tolist() == [0, 0, 0, -1, -1, 1, -1, 1]
-    assert pseudo.rename(tuple("abcdef"))[1] == ("a", "f")
+    assert pseudo.rename("abcdef".__getitem__)[1] == ("a", "f")
+
+
+def test_numbers_may_be_large() -> None:
+    labels = np.array([2**60, 5, 2**60])
+    pseudo = choose_rows(labels, np.ones(3), min_confidence=0.0, min_size=2)
+    assert pseudo.kept.tolist() == [True, False, True]
+    assert pseudo.rename(str) == (pytest.approx([0, -1, 0]), (str(2**60),))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -36,7 +43,7 @@ def test_against_a_plain_loop(seed: int) -> None:
 
 def test_names_sort_as_their_numbers() -> None:
     pseudo = choose_rows(np.arange(101), np.ones(101), min_confidence=0.0, min_size=1)
-    _, names = pseudo.rename(())
+    _, names = pseudo.rename()
     assert names[7] == "cluster-007"
     assert list(names) == sorted(names)
 
