@@ -1,11 +1,11 @@
 """`pseudolabel` as a whole process against scikit-learn's KMeans: time, memory and inertia.
 
     python recipes/bench/pseudolabel.py                     # 1M x 128, k = 1,000
-    python recipes/bench/pseudolabel.py --rows 100000 --k 300 --rounds 3
+    python recipes/bench/pseudolabel.py --rows 100000 --k 300 --plus-plus
 
 Both read the same file of unit vectors and move the means 20 times from random rows. Ours writes an
-image list, theirs an array. With `--plus-plus` scikit-learn starts from k-means++ too, its default,
-which at the full size takes more than an hour. `OMP_NUM_THREADS` holds for all.
+image list, theirs an array. With `--plus-plus` scikit-learn starts from k-means++ too, its default.
+`OMP_NUM_THREADS` holds for all.
 
 Inertia is computed from the labels of each in the same way: the sum of the squared distances of
 rows to the mean of their cluster. NMI is that with the classes that made the rows. Ratios are
@@ -85,9 +85,8 @@ def compare(arguments: argparse.Namespace) -> None:
                 fields[f"{program}_nmi"] = round(nmi(classes, labels), 4)
     for program, measured in runs.items():
         fields[f"{program}_s"] = round(statistics.median(run.seconds for run in measured), 2)
-        fields[f"{program}_cpu_s"] = round(
-            statistics.median(run.cpu_seconds for run in measured), 2
-        )
+        cpu_seconds = statistics.median(run.cpu_seconds for run in measured)
+        fields[f"{program}_cpu_s"] = round(cpu_seconds, 2)
         fields[f"{program}_peak_mib"] = round(max(run.peak_mib for run in measured))
         if program != "ours":
             ratios = [b.seconds / a.seconds for a, b in zip(runs["ours"], measured, strict=True)]
