@@ -128,8 +128,8 @@ class Slade(nn.Module):
     def summary(self) -> str:
         """Describe the running statistics."""
         equal, different = self.statistics[:, 0].tolist()
-        missing = "" if equal > different else "; nothing is mined"
-        return f"mean score {equal:.3f} in pseudo-classes, {different:.3f} between them{missing}"
+        note = "; nothing is mined" if self.mining != "none" and equal <= different else ""
+        return f"mean score {equal:.3f} in pseudo-classes, {different:.3f} between them{note}"
 
     def _respond(self, vectors: Tensor) -> Tensor:
         return vectors.to(self.vectors.dtype) @ self.vectors.T

@@ -199,6 +199,8 @@ def test_nothing_is_mined_before_the_sides_are_apart(begun: list[int]) -> None:
     assert not (mined.pos + mined.neg).any()
     if all(begun):
         assert "nothing is mined" in basis.summary()
+        basis.mining = "none"
+        assert "nothing" not in basis.summary()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -108,7 +108,7 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted scalars of all active terms by name."""
         self.generator.manual_seed(hash((self.seed, moment.step)))
-        if moment.step < self.warmup:
+        if moment.step < self.warmup:  # all passes of the step, those of mixed examples too
             model = torch.no_grad()(model)
         outputs: dict[str, StepOutputs] = {}
         for names in self._passes(streams):
