@@ -141,7 +141,7 @@ choose_start() {
   from=(--arch mobilenetv2_100 --weights $(WEIGHTS) $(5))
   if [[ $$1 == ssl ]]; then pretrain; from=(--init $$ssl); fi
 }
-use_list() { pseudo=(--unlabeled $$1); }
+use_list() { pseudo=(--unlabeled $$1:all); }
 endef
 SLADE_NETWORK := $(PRETRAINED) --batch-size 60 --images-per-class 5
 
@@ -170,7 +170,7 @@ slade-heads-grocery40 slade-heads-caltech101: slade-heads-%: $(VENV)/installed
 	rows
 slade-%-grocery40: SLADE_SIZES = --image-size 128 --resize 146
 slade-%-caltech101: SLADE_SIZES = --image-size 112 --resize 128
-slade-heads-grocery40: SLADE_SETTINGS = epochs=3 lr=3e-4 k=16 weight=1 basis=
+slade-heads-grocery40: SLADE_SETTINGS = epochs=10 lr=3e-4 k=60 weight=0.3 basis=
 slade-heads-caltech101: SLADE_SETTINGS = epochs=3 lr=3e-4 k=60 weight=1 basis=
 
 # Heads on training classes alone: first epochs and rate of the teacher, by the mean of both losses;
@@ -236,7 +236,7 @@ slade-omniglot: $(VENV)/installed
 	    from=(--init $$ssl)
 	  fi
 	}
-	use_list() { pseudo=(--unlabeled $$1); }
+	use_list() { pseudo=(--unlabeled $$1:all); }
 	$(call SLADE_STEPS,$(SLADE)/omniglot,$(SLADE_TABLES)/slade_omniglot.jsonl,--dim 128 --augment affine $(SCRATCH))
 	epochs=3 lr=1e-3 k=600 weight=1 basis=
 	rows

@@ -46,7 +46,7 @@ test -d "$(UNLABELED)" || { echo "UNLABELED=/path/to/the/other/images is needed"
 $(call SLADE_STEPS,$(SLADE)/$(1),$(SLADE_TABLES)/slade_$(1).jsonl,$(SLIDES_OPTIONS))
 epochs=$(SLIDES_EPOCHS) lr=$(SLIDES_LR) k=$(5) weight=1 basis=
 unlab=($(3)) test=($(4))
-use_list() { pseudo=(--unlabeled $$1); }
+use_list() { pseudo=(--unlabeled $$1:all); }
 start_from() {
   local ssl=$(SLADE)/$(1)/swav.safetensors
   from=($(SLIDES_NETWORK) $(SLIDES_SIZES))

@@ -2,23 +2,23 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from served_program import write_client
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 RELABEL = RECIPES / "relabel.py"
+SERVER = Path(__file__).parent / "served_program.py"
 COUNTS = """
 from mltool.datasets import cub200, nabirds
 cub200.COUNTS = {"train": (24, 4), "test": (12, 2)}
 nabirds.COUNTS = {"train": (12, 3), "test": (12, 3)}
-from mltool.cli import main
-main()
 """
 
 
@@ -59,11 +59,26 @@ def make_nabirds(folder: Path) -> None:
     write(folder / "classes.txt", "0 Birds", *(f"{c} Bird {c}" for c in (7, 8, 9)))
 
 
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Path]:
+    """Start the program on trees of other counts; yields what stands for `mltool`."""
+    (tmp_path / "prepare.py").write_text(COUNTS)
+    words = [sys.executable, str(SERVER), tmp_path / "socket", tmp_path / "prepare.py"]
+    root = RECIPES.parent
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    write_client(tmp_path / "mltool", tmp_path / "socket")
+    yield tmp_path / "mltool"
+    server.terminate()
+    server.wait()
+    server.stdout.close()
+
+
 @pytest.mark.slow
-def test_the_slides_settings_run_from_end_to_end(tmp_path: Path) -> None:
+def test_the_slides_settings_run_from_end_to_end(tmp_path: Path, program: Path) -> None:
     make_cub(tmp_path / "cub")
     make_nabirds(tmp_path / "nabirds")
-    (tmp_path / "program.py").write_text(COUNTS)
     venv = Path(sys.executable).parent.parent
     words = {
         "DATA": tmp_path / "cub",
@@ -71,7 +86,7 @@ def test_the_slides_settings_run_from_end_to_end(tmp_path: Path) -> None:
         "RUN": tmp_path / "run",
         "SLADE_TABLES": tmp_path,
         "VENV": venv,
-        "MLTOOL": f"{sys.executable} {tmp_path}/program.py",
+        "MLTOOL": program,
         "SLIDES_FOLDS": 2,
         "SLIDES_LOSSES": "contrastive",
         "SLIDES_INITS": "swav",
@@ -84,8 +99,7 @@ def test_the_slides_settings_run_from_end_to_end(tmp_path: Path) -> None:
     }
     settings = [f"{key}={value}" for key, value in words.items()]
     command = ["make", "-C", str(RECIPES), "-o", f"{venv}/installed", "slade-cub200", *settings]
-    environment = os.environ | {"PYTHONPATH": str(RECIPES.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [
         json.loads(line) for line in (tmp_path / "slade_cub200.jsonl").read_text().splitlines()
@@ -93,7 +107,7 @@ def test_the_slides_settings_run_from_end_to_end(tmp_path: Path) -> None:
     assert [line["run"] for line in lines] == ["swav/contrastive/T", "swav/contrastive/S"]
     assert [line["rounds"] for line in lines] == [0, 1]
     assert all(line["queries"] == 12 and 0 <= line["map@r"] <= 1 for line in lines)
-    again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr  # all rows are there: nothing is run
     assert len((tmp_path / "slade_cub200.jsonl").read_text().splitlines()) == 2
 
