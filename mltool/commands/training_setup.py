@@ -189,9 +189,7 @@ def report(command: str, plan: TrainingPlan) -> None:
         "vectors" if spec.takes_vectors else "images",
     )
     if warmup := plan.objective.warmup:
-        logger.info(
-            "the model stands still in the first %d steps, what else learns does not", warmup
-        )
+        logger.info("the model stands still in the first %d steps", warmup)
 
 
 def runtime(options: TrainingOptions, device: torch.device) -> ExecutionOptions:

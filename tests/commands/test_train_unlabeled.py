@@ -141,7 +141,9 @@ def test_without_a_basis_the_second_stream_is_as_the_first(tmp_path: Path, train
     first = {"contrastive", "contrastive/memory", "contrastive/mixed"}
     second = {f"unlabeled/{name}" for name in first}
     assert logged(log).keys() == {"loss"} | first | second
-    train("--unlabeled", pseudo, *words, *loss, "--epochs", 1, "--basis", "slade")
+    basis = ("--basis", "slade:warmup=1")
+    done = train("--unlabeled", pseudo, *words, *loss, "--epochs", 2, *basis)
+    assert "the model stands still in the first 1 steps\n" in done.stderr
     assert logged(log).keys() == {"loss", "unlabeled/contrastive", *BASIS} | first
 
 
