@@ -332,6 +332,8 @@ def test_ranks_agree_on_a_collapse(tmp_path: Path, flat: set[int]) -> None:
     """All stop, or none: a rank of its own would leave the others waiting."""
 
     class Idle(nn.Module):
+        remedy = ""
+
         def forward(self, streams, embed, moment):
             return {"idle": distributed.gather(embed(streams["main"].inputs)).sum() * 0}
 

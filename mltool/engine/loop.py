@@ -79,6 +79,7 @@ class Run:
     metric: str = "cosine"  # by which embeddings are compared
     samplers: Mapping[str, Sampler] = field(default_factory=dict)  # by stream
     figures: Callable[[], dict[str, float]] = dict  # what the log says besides, of each step
+    remedy: str = "try a lower --lr"  # where all embeddings become the same
 
 
 def fit(
@@ -240,8 +241,7 @@ class _Stepper:
         self.collapsed_steps = self.collapsed_steps + 1 if collapsed else 0
         if self.collapsed_steps > COLLAPSED_STEPS:
             raise NumericError(
-                f"all embeddings are the same (spread {spread:.1e}); try a lower --lr, "
-                f"easier negatives (another --miner), or more classes per batch"
+                f"all embeddings are the same (spread {spread:.1e}); {self.run.remedy}"
             )
         named = dict(zip(terms, each, strict=True)) if len(terms) > 1 else {}
         return {"loss": loss, **named}

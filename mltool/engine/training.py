@@ -185,6 +185,7 @@ def _start(plan: TrainingPlan, device: torch.device) -> Run:
         metric=plan.model.spec.metric,
         samplers={stream.name: stream.sampler for stream in plan.streams},
         figures=plan.objective.figures,
+        remedy=plan.objective.remedy,
     )
 
 

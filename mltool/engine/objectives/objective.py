@@ -38,6 +38,8 @@ class Term(nn.Module, ABC):
     passes = "together"
     stage: str | None = None  # of the network, whose activations it mixes
     columns: frozenset[str] = frozenset()  # of the image list, that it reads where they exist
+    # against embeddings that all become the same
+    remedy = "try a lower --lr, easier negatives (another --miner), or more classes per batch"
     warmup = 0  # steps at the start of a run in which the model stands still
 
     def __init__(self, name: str, *, stream: str = MAIN) -> None:
@@ -89,6 +91,7 @@ class Objective(nn.Module):
         self.raw = raw or any(term.reads_raw for term in self._listed)
         self.apart = {term.stream for term in self._listed if term.passes != "together"}
         self.in_views = {term.stream for term in self._listed if term.passes == "views"}
+        self.remedy = self._listed[0].remedy if self._listed else Term.remedy
         self.warmup = max((term.warmup for term in self._listed), default=0)
         stages = {term.stage for term in self._listed if term.stage is not None}
         assert len(stages) <= 1, "all terms mix at one stage"

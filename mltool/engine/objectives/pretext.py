@@ -38,6 +38,7 @@ class PretextTerm(Term):
         self.pretext: Pretext = components.load(  # type: ignore[assignment]
             "pretexts", choice, channels=model.spec.dim, images=images
         )
+        self.remedy = self.pretext.remedy
         has_teacher = choice.declared.momentum
         self.encoder = Follower(model) if has_teacher else None
         self.projector = Follower(self.pretext.projector) if has_teacher else None

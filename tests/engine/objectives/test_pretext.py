@@ -49,6 +49,7 @@ def test_every_view_is_embedded_once(method: str) -> None:
     objective = make_objective(method, embedder)
     values = objective({"main": make_batch(small=small)}, embed, START)
     assert values.keys() == {method}
+    assert objective.remedy == objective.terms["pretext"].pretext.remedy
     student = [((12, 3, 16, 16), False)] + [((18, 3, 8, 8), False)] * (small > 0)
     teacher = [((12, 3, 16, 16), True)] * (method in ("moco", "byol"))
     assert passes == student + teacher
