@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 # 6.238 = ln 512 to three decimals.
 LEAST_DISTANCE = 0.05
 LEAST_SPREAD = 0.1
-FIRST_EPOCHS, FIRST_PART = 3, 0.1  # before which nothing is said
+# Before which nothing is said: MoCo's projections, for one, begin nearly the same.
+FIRST_STEPS, FIRST_FRACTION = 200, 0.1
 
 
 class Monitor(nn.Module):
@@ -62,7 +63,8 @@ class Monitor(nn.Module):
     def _warn(self, moment: Moment) -> None:
         """Warn once, when the first part of the run is over and nothing was learned."""
         epochs = moment.epoch + 1
-        if self._has_warned or epochs < max(FIRST_EPOCHS, FIRST_PART * moment.epochs):
+        is_early = moment.step < FIRST_STEPS or epochs < FIRST_FRACTION * moment.epochs
+        if self._has_warned or is_early:
             return
         below = self._figures.get("pretext/below-chance", LEAST_DISTANCE)
         spread = self._figures["pretext/spread"]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mltool.engine.data import Batch
 from mltool.engine.momentum import Follower
+from mltool.engine.objectives import monitor
 from mltool.engine.objectives.monitor import measure_rank, measure_spread
 from mltool.engine.training import train
 from mltool.models import checkpoint
@@ -163,18 +164,31 @@ def test_frozen_prototypes_stay(tmp_path: Path) -> None:
     torch.testing.assert_close(plan.objective.terms["pretext"].pretext.prototypes.detach(), before)
 
 
-def test_a_run_that_learns_nothing_is_told_once(tmp_path: Path, caplog) -> None:
+@pytest.mark.parametrize(
+    ("first", "chance", "count"), [(0, 100.0, 0), (0, 1.0, 1), (9, 1.0, 1), (20, 1.0, 0)]
+)
+def test_a_run_that_learns_nothing_is_told_once(
+    tmp_path: Path, caplog, monkeypatch, first: int, chance: float, count: int
+) -> None:
+    """A loss of simclr lies between these two values."""
+    monkeypatch.setattr(monitor, "FIRST_STEPS", first)
+    monkeypatch.setattr(monitor, "LEAST_SPREAD", 0.0)
     output = tmp_path / "m.safetensors"
-    train(make_plan("swav", lr=1e-12, epochs=5), runtime(output))
+    plan = make_plan("simclr", epochs=3)
+    plan.objective.terms["pretext"].pretext.chance_loss = lambda images: chance
+    train(plan, runtime(output))
     said = [record.message for record in caplog.records if "nothing is learned" in record.message]
+    assert len(said) == count
+    assert all("raise temperature=" in text for text in said)
+    assert all(f"after epoch {2 if first else 1} " in text for text in said)
     lines = [json.loads(line) for line in Path(f"{output}.jsonl").read_text().splitlines()]
     ends = [line for line in lines if line["name"] == "pretext/loss"]
-    assert [line["step"] for line in ends] == [5, 10, 15, 20, 25]
+    assert [line["step"] for line in ends] == [5, 10, 15]
     losses = [line["value"] for line in lines if line["name"] == "loss"]
-    means = [sum(losses[i : i + 5]) / 5 for i in range(0, 25, 5)]
+    means = [sum(losses[i : i + 5]) / 5 for i in range(0, 15, 5)]
     assert [line["value"] for line in ends] == pytest.approx(means, rel=1e-5)
     below = [line["value"] for line in lines if line["name"] == "pretext/below-chance"]
-    assert len(said) == (min(below[2:]) < 0.05)
+    assert below == pytest.approx([chance - mean for mean in means], abs=1e-4)
 
 
 def test_spread_and_rank_by_hand() -> None:
