@@ -62,6 +62,7 @@ def _hdf5(path: str) -> Facts:
             "images": len(header),
             "views": header.views,
             "dim": header.vectors.shape[1] // header.views,
+            **({"parts": [list(bounds) for bounds in header.parts]} if header.parts else {}),
             "dtype": str(header.vectors.dtype),
             "metric": header.metric,
             "normalized": header.normalized,

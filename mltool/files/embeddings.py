@@ -2,7 +2,8 @@
 
 Layout: `/embeddings` [N, D] float32 or float16, `/names` [N] UTF-8, `/labels` [N] int64 into
 `/label_names`, `/columns/*` [N], `/history` (a JSON text a step), `/block_sha256` (one per 4,096
-rows), and attributes. Any HDF5 program reads it; equal content gives equal bytes.
+rows), `/parts` [K, 2] where the vectors have parts, and attributes. Any HDF5 program reads it;
+equal content gives equal bytes.
 """
 
 import os
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from mltool.errors import InputError, NumericError
-from mltool.files import _embeddings_layout, atomic, safe_h5, sealed
+from mltool.files import _embeddings_layout, atomic, safe_h5, sealed, vector_parts
 from mltool.files._arrays import narrow, to_bytes_array, to_column
 from mltool.files._embeddings_layout import BLOCK_ROWS, MATRIX, Content
 from mltool.files.concatenated_rows import ConcatenatedRows, release
@@ -31,6 +32,7 @@ FIELDS = {
     "labels": Field("iu"),
     "label_names": Field("S", required=False),
     "columns/*": Field("Sbiuf"),
+    "parts": Field("iu", ndim=2, required=False),
 }
 
 
@@ -52,6 +54,7 @@ class Embeddings:
     space: str = ""  # digest of the model (and part) that made them, "" = unknown
     teacher_space: str = ""  # space of the teacher whose vectors these can be compared with
     views: int = 1  # a row holds that many vectors of its image, one after the other
+    parts: vector_parts.Bounds = ()  # columns of each learner's slice; () = the vector has none
     preprocess: str = ""  # JSON
     root: str = ""  # absolute folder of the images, "" = unknown; stored relative to the file
     history: History = ()
@@ -120,6 +123,7 @@ class Embeddings:
             raise InputError(f"labels must lie between -1 (unknown) and {highest}")
         if self.views < 1 or self.vectors.shape[1] % self.views:
             raise InputError(f"{self.vectors.shape[1]} columns do not hold {self.views} views each")
+        vector_parts.check_bounds(self.parts, self.vectors.shape[1])
         if self.metric not in METRICS:
             raise InputError(f"no metric {self.metric!r}; it is one of {', '.join(METRICS)}")
 
@@ -214,6 +218,8 @@ def list_content(path: str | os.PathLike[str], embeddings: Embeddings) -> Conten
         if "/" in key or key in ("", "."):
             raise InputError(f"{path}: a column cannot be called {key!r}; rename it")
         arrays[f"columns/{key}"] = narrow(column)
+    if embeddings.parts:
+        arrays["parts"] = vector_parts.to_rows(embeddings.parts)
     folder = os.path.dirname(os.path.realpath(path))
     attributes: dict[str, str | int] = {
         "format": FORMAT,
@@ -250,6 +256,7 @@ def _read(path: str | os.PathLike[str], file: h5py.File) -> Embeddings:
         space=safe_h5.read_attribute(file, "space", ""),
         teacher_space=safe_h5.read_attribute(file, "teacher_space", ""),
         views=safe_h5.read_attribute(file, "views", 1),
+        parts=vector_parts.from_rows(arrays["parts"]) if "parts" in arrays else (),
         preprocess=safe_h5.read_attribute(file, "preprocess", ""),
         root=os.path.normpath(os.path.join(folder, root)) if root else "",
         history=from_h5(file),

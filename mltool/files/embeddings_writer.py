@@ -22,6 +22,7 @@ from mltool.files._embeddings_layout import BLOCK_ROWS
 from mltool.files.embeddings import Embeddings
 from mltool.files.history import History
 from mltool.files.names import examples
+from mltool.files.vector_parts import Bounds
 
 PARTIAL = ".partial"
 COUNTER = struct.Struct("<8sqI")  # mark, rows done, checksum of both
@@ -54,6 +55,7 @@ class EmbeddingsWriter:
         space: str = "",
         teacher_space: str = "",
         views: int = 1,
+        parts: Bounds = (),
         preprocess: str = "",
         root: str = "",
         history: History = (),
@@ -70,6 +72,7 @@ class EmbeddingsWriter:
             space=space,
             teacher_space=teacher_space,
             views=views,
+            parts=parts,
             preprocess=preprocess,
             root=root,
             history=history,

@@ -42,8 +42,8 @@ def expand(text: str) -> list[str]:
 def read_many(paths: Sequence[str]) -> Embeddings:
     """Read the rows of all files in the order of `paths`; a single file stays a memory map.
 
-    Files must agree in dimension, metric and space, and share no name. Labels are joined by text.
-    Columns that a file lacks are left out with a warning. Raises InputError.
+    Files must agree in dimension, metric, parts and space, and share no name. Labels are joined by
+    text. Columns that a file lacks are left out with a warning. Raises InputError.
     """
     shards = [embeddings.read(path) for path in paths]
     whole = join(paths, shards)
@@ -78,7 +78,7 @@ def name_broken_file(texts: Iterable[str | None]) -> Iterator[None]:
 def check_match(
     paths: Sequence[str], shards: Sequence[Embeddings], *, of_equal_pixels: bool = False
 ) -> None:
-    """Raise InputError unless all shards agree in dimensions, metric and space.
+    """Raise InputError unless all shards agree in dimensions, metric, parts and space.
 
     With `of_equal_pixels` they must also agree in views and preprocessing.
     """
@@ -87,6 +87,7 @@ def check_match(
         facts: dict[str, tuple[object, object]] = {
             "dimensions": (first.vectors.shape[1], shard.vectors.shape[1]),
             "metric": (first.metric, shard.metric),
+            "parts": (first.parts, shard.parts),
             "model (space)": (first.space, shard.space),
         }
         if of_equal_pixels:
@@ -123,6 +124,7 @@ def join(paths: Sequence[str], shards: Sequence[Embeddings]) -> Embeddings:
         normalized=all(shard.normalized for shard in shards),
         space=shards[0].space,
         teacher_space=value_of_all([shard.teacher_space for shard in shards]),
+        parts=shards[0].parts,
         preprocess=value_of_all([shard.preprocess for shard in shards]),
         root=value_of_all([shard.root for shard in shards]),
         history=merge(*(shard.history for shard in shards)),
