@@ -16,7 +16,7 @@ from mltool.options.validation import ValidationOptions
 
 DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 # As measured: see "The defaults" in recipes/RESULTS.md.
-PRETRAINED_LR, SCRATCH_LR = 1e-3, 3e-3
+PRETRAINED_LR, SCRATCH_LR = 1.5e-3, 3e-3
 # Steps are a thousandth as long as layers are: BYOL's and SimCLR's rate for batches of 256.
 LARS_LR = 0.3
 

@@ -41,7 +41,7 @@ class OptimisationOptions:
         option(
             "--lr",
             callback=number(above=0),
-            help="Rate of the new layers.  [default: 0.3 of lars; 1e-3 with --weights or --init, "
+            help="Rate of the new layers.  [default: 0.3 of lars; 1.5e-3 with --weights or --init, "
             "else 3e-3]",
         ),
     ] = None

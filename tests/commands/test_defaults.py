@@ -25,9 +25,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "projection", "freeze_bn", "lr"),
     [
         ((), "linear", False, 3e-3),
-        (("--weights", "W"), "none", True, 1e-3),
-        (("--weights", "W", "--dim", 16), "linear", True, 1e-3),
-        (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False, 1e-3),
+        (("--weights", "W"), "none", True, 1.5e-3),
+        (("--weights", "W", "--dim", 16), "linear", True, 1.5e-3),
+        (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False, 1.5e-3),
         (("--freeze-bn", "--optimizer", "lars"), "linear", True, 0.3),
     ],
 )
