@@ -12,31 +12,31 @@ BARE_SEEDS ?= 1 2
 BARE_WEIGHTS ?= bare plain/batch/1e-3 plain/batch/1e-4 plain/frozen/1e-3 plain/frozen/1e-4
 BARE_SCRATCH ?= bare plain/batch/1e-3 plain/batch/3e-3
 
-# $(1) table, $(2) data and $(3) test data, $(4) classes and $(5) test classes, $(6) network and size,
-# $(7) epochs, $(8) weights, $(9) rows
+# $(1) table, $(2) data and $(3) test data, $(4) classes and $(5) test classes, $(6) network, $(7) size,
+# $(8) epochs, $(9) weights, $(10) rows
 define BARE_LOOP
 mkdir -p $(RUN)/bare
-base=$(RUN)/bare/$(basename $(notdir $(1))) size=$(lastword $(6)) arch=$(firstword $(6))
-weights=($(if $(8),--weights $(8)))
+base=$(RUN)/bare/$(basename $(notdir $(1)))
+weights=($(if $(9),--weights $(9)))
 run() {
   local row=$$1 seed=$$2 start=$$(date +%s) statistics rate classes=($(if $(4),--classes $(4)))
   local words test=($(if $(5),--classes $(5)))
   $(RECORD) --done $(1) "run=$$row" seed=$$seed && return
   if [[ $$row == bare ]]; then
-    $(MLTOOL) train $(2) "$${classes[@]}" --arch $$arch --image-size $$size "$${weights[@]}" \
-      --epochs $(7) --seed $$seed -q -o $$base.safetensors
+    $(MLTOOL) train $(2) "$${classes[@]}" --arch $(6) --image-size $(7) "$${weights[@]}" \
+      --epochs $(8) --seed $$seed -q -o $$base.safetensors
     $(MLTOOL) embed $$base.safetensors $(3) "$${test[@]}" -q -o $$base.h5
   else
     IFS=/ read -r _ statistics rate <<< "$$row"
-    words=($(if $(5),--test-classes $(5)) --size $$size --epochs $(7) --lr $$rate --seed $$seed)
+    words=($(if $(5),--test-classes $(5)) --size $(7) --epochs $(8) --lr $$rate --seed $$seed)
     if [[ $$statistics == frozen ]]; then words+=(--frozen); fi
-    $(BIN)/python plain_loop.py $(2) $(3) "$${classes[@]}" --arch $$arch "$${weights[@]}" \
+    $(BIN)/python plain_loop.py $(2) $(3) "$${classes[@]}" --arch $(6) "$${weights[@]}" \
       "$${words[@]}" -o $$base.h5
   fi
   local seconds=$$(($$(date +%s) - start))
   $(MLTOOL) evaluate $$base.h5 --json -q | $(RECORD) $(1) "run=$$row" seed=$$seed seconds=$$seconds
 }
-for row in $(9); do run $$row 0; done
+for row in $(10); do run $$row 0; done
 rival=$$($(TABLE) $(1) --best 9 | grep --max-count=1 plain)
 for seed in $(BARE_SEEDS); do
   for row in bare $$rival; do run $$row $$seed; done
@@ -48,7 +48,7 @@ endef
 bare-grocery40 bare-caltech101: bare-%: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/$* is needed" >&2; exit 2; }
 	test -f "$(WEIGHTS)" || { echo "WEIGHTS=/path/to/weights.safetensors is needed" >&2; exit 2; }
-	$(call BARE_LOOP,$(CURDIR)/results/bare_$*.jsonl,$(DATA),$(DATA),$(BARE_LEARNED),$(BARE_TESTED),mobilenetv2_100 64,5,$(WEIGHTS),$(BARE_WEIGHTS))
+	$(call BARE_LOOP,$(CURDIR)/results/bare_$*.jsonl,$(DATA),$(DATA),$(BARE_LEARNED),$(BARE_TESTED),mobilenetv2_100,64,5,$(WEIGHTS),$(BARE_WEIGHTS))
 
 bare-grocery40: BARE_LEARNED = $(EVEN_CLASSES)
 bare-grocery40: BARE_TESTED = $(ODD_CLASSES)
@@ -57,4 +57,4 @@ bare-caltech101: BARE_TESTED = 50-99
 
 bare-omniglot: $(VENV)/installed
 	test -d "$(DATA)" || { echo "DATA=/path/to/omniglot is needed" >&2; exit 2; }
-	$(call BARE_LOOP,$(CURDIR)/results/bare_omniglot.jsonl,omniglot:$(DATA):background,omniglot:$(DATA):evaluation,,,resnet10t 32,3,,$(BARE_SCRATCH))
+	$(call BARE_LOOP,$(CURDIR)/results/bare_omniglot.jsonl,omniglot:$(DATA):background,omniglot:$(DATA):evaluation,,,resnet10t,32,3,,$(BARE_SCRATCH))
