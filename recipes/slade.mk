@@ -177,7 +177,7 @@ slade-heads-caltech101: SLADE_SETTINGS = epochs=3 lr=3e-4 k=60 weight=1 basis=
 # then with these k, the weight of the second stream and what the basis asks for, by the student.
 CHOOSE_EPOCHS ?= 3 10
 CHOOSE_LR ?= 3e-4 1e-3
-CHOOSE_K ?= 5 20 60
+CHOOSE_K ?= 5 20 60 120
 CHOOSE_WEIGHTS ?= 0.3 1
 CHOOSE_BASES ?= mining=score
 CHOOSE_SEEDS ?= 0
@@ -221,7 +221,7 @@ slade-grocery40 slade-caltech101: slade-%: $(VENV)/installed
 	$(call SLADE_STEPS,$(SLADE)/$*,$(SLADE_TABLES)/slade_$*.jsonl,$(SLADE_NETWORK))
 	$(SLADE_SETTINGS)
 	rows
-slade-grocery40: SLADE_SETTINGS = epochs=5 lr=1e-3 k=16 weight=1 basis=
+slade-grocery40: SLADE_SETTINGS = epochs=5 lr=1e-3 k=60 weight=0.3 basis=
 slade-caltech101: SLADE_SETTINGS = epochs=5 lr=1e-3 k=60 weight=1 basis=
 
 slade-omniglot: $(VENV)/installed
