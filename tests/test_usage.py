@@ -11,6 +11,7 @@ from mltool.cli import app
 
 TRAIN = "train missing -o m.safetensors"
 DISTILL = "distill missing -t t.h5 -o m.safetensors"
+PRETRAIN = "pretrain missing -o s.safetensors"
 EMBED = "embed pixels missing -o x.h5"
 LONG = {
     # components and their settings
@@ -39,6 +40,12 @@ LONG = {
     "dedup photos -o p.csv --min-score nan": "a number",
     "dedup photos -o p.csv --max-memory 4X": "500M or 4G",
     f"{TRAIN} --epochs -1": "greater than or equal to 0",
+    f"{TRAIN} --to-epoch 21": "raise --epochs",
+    f"{TRAIN} --from-epoch 20": "nothing is left to do before --epochs 20",
+    f"{TRAIN} --from-epoch 3 --to-epoch 3": "nothing is left to do before --to-epoch 3",
+    f"{TRAIN} --to-epoch 0": "greater than or equal to 1",
+    f"{TRAIN} --keep-optimizer": "--keep-optimizer needs --init",
+    f"{PRETRAIN} --keep-optimizer": "--keep-optimizer needs --init",
     f"{TRAIN} --lr 0": "more than 0",
     f"{TRAIN} --lr nan": "more than 0",
     f"{TRAIN} --lr-backbone nan": "0 or more",

@@ -153,12 +153,13 @@ def _plan(
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
-        pretrained=options.model.is_pretrained,
+        pretrained=options.is_pretrained,
         validation=validation,
         classes=manifest.label_names,
         history=_history(
             options, teaching, teacher, model, manifest, validation, sampler, loop.precision
         ),
+        course=training_setup.open_course(options),
     )
     training_setup.report("distill", plan)
     return plan

@@ -91,6 +91,7 @@ def run(
         arch=backbone.arch,
         weights=backbone.weights,
         init=backbone.init,
+        keep_optimizer=backbone.keep_optimizer,
         pooling="avg",
         projection="none",
     )
@@ -172,11 +173,12 @@ def _plan(request: _Request, model: Embedder, data: _Data, device: torch.device)
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
-        pretrained=options.model.is_pretrained,
+        pretrained=options.is_pretrained,
         validation=None,
         classes=(),
         history=_history(request, model, data, loop.precision),
         probe=_open_probe(request, model, device),
+        course=training_setup.open_course(options),
     )
     training_setup.report("pretrain", plan)
     return plan

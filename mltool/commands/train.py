@@ -142,10 +142,11 @@ def _plan(
         loop=loop,
         optim=training_setup.choose_rates(options),
         ema=options.optimisation.ema,
-        pretrained=options.model.is_pretrained,
+        pretrained=options.is_pretrained,
         validation=validation,
         classes=manifest.label_names,
         history=_history(options, model, manifest, validation, sampler, second, loop.precision),
+        course=training_setup.open_course(options),
     )
     training_setup.report("train", plan)
     if second is not None:

@@ -1,9 +1,11 @@
 """The options that `train` and `distill` share, as one value for the steps of both."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mltool.components import Choice
 from mltool.engine.mining import MiningSettings
+from mltool.models import kept_run
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.images import ImageOptions
 from mltool.options.lists import ListOptions
@@ -49,7 +51,17 @@ class TrainingOptions:
             return self.optimisation.lr
         if self.optimisation.optimizer == "lars":
             return LARS_LR
-        return PRETRAINED_LR if self.model.is_pretrained else SCRATCH_LR
+        return PRETRAINED_LR if self.is_pretrained else SCRATCH_LR
+
+    @cached_property
+    def is_pretrained(self) -> bool:
+        """Whether the network had learned before the course began, of which this run is a part.
+
+        Raises InputError where --keep-optimizer names a file that keeps no run.
+        """
+        if self.model.keep_optimizer and self.model.init is not None:
+            return kept_run.read_facts(self.model.init).pretrained
+        return self.model.is_pretrained
 
     @property
     def freeze_bn(self) -> bool:
@@ -59,7 +71,7 @@ class TrainingOptions:
         (`recipes/RESULTS.md`, "The defaults").
         """
         stated = self.optimisation.freeze_bn
-        return self.model.is_pretrained if stated is None else stated
+        return self.is_pretrained if stated is None else stated
 
     @property
     def mining(self) -> MiningSettings | None:

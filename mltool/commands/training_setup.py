@@ -12,13 +12,14 @@ from mltool import components, distributed
 from mltool.commands import heads, training_data
 from mltool.commands.training_options import DEFAULT_ARCH, DEFAULT_DIM, TrainingOptions
 from mltool.engine import device as devices
+from mltool.engine.course import Course
 from mltool.engine.loop import LoopSettings
 from mltool.engine.optim import OptimSettings
 from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
 from mltool.engine.training import ExecutionOptions, TrainingPlan
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
-from mltool.models import backbones, checkpoint
+from mltool.models import backbones, checkpoint, kept_run
 from mltool.models.embedder import Embedder, build, count_parameters
 from mltool.models.modes import has_batch_norm
 
@@ -155,6 +156,22 @@ def loop_settings(options: TrainingOptions, device: torch.device, model: Embedde
         clip=options.optimisation.clip,
         val_every=options.validation.val_every,
         patience=options.validation.patience,
+        from_epoch=options.optimisation.from_epoch,
+        to_epoch=options.optimisation.to_epoch,
+    )
+
+
+def open_course(options: TrainingOptions) -> Course:
+    """Return which state the run goes on with, and whether it keeps one for another run."""
+    settings, init = options.optimisation, options.model.init
+    if settings.from_epoch and not options.model.keep_optimizer:
+        logger.warning(
+            "epoch %d begins with a fresh optimiser; --keep-optimizer goes on with that of --init",
+            settings.from_epoch,
+        )
+    return Course(
+        kept=kept_run.read(init) if options.model.keep_optimizer and init else None,
+        saves=settings.save_optimizer,
     )
 
 
@@ -188,6 +205,9 @@ def report(command: str, plan: TrainingPlan) -> None:
         sampler.summary(),
         "vectors" if spec.takes_vectors else "images",
     )
+    if plan.loop.from_epoch or plan.loop.end < plan.loop.epochs:
+        first, last = plan.loop.from_epoch, plan.loop.end - 1
+        logger.info("of these the epochs %d to %d", first, last)
     if warmup := plan.objective.warmup:
         logger.info("the model stands still in the first %d steps", warmup)
 

@@ -59,6 +59,13 @@ class LoopSettings:
     clip: float | None
     val_every: int
     patience: int | None
+    from_epoch: int = 0
+    to_epoch: int | None = None  # the first epoch that is left to another run, None = none is
+
+    @property
+    def end(self) -> int:
+        """The epoch before which the run stops."""
+        return self.epochs if self.to_epoch is None else self.to_epoch
 
 
 @dataclass
@@ -97,7 +104,7 @@ def fit(
     log: Log,
     observe: Callable[[], None] | None = None,
 ) -> None:
-    """Train until the last epoch, or until validation has not improved for `patience` epochs.
+    """Train until the run's last epoch, or until validation has not improved for long enough.
 
     `batches(epoch, step)` yields the named streams from that step on. `save` keeps the running
     state; it is called every `save_every` seconds, when a signal asks to stop (then Interrupted is
@@ -107,7 +114,7 @@ def fit(
     """
     counters = run.counters
     stepper, saver = _Stepper(run, settings), _Saver(save, log, every=save_every)
-    first, total = _count_steps(run, steps), settings.epochs * steps
+    first, total = _count_steps(run, steps), settings.end * steps
     with (
         closing(batches(counters.epoch, counters.step)) as stream,
         Progress("train", total, unit="steps", start=first) as bar,
@@ -171,7 +178,7 @@ def _end_epoch(
 
 def _is_over(counters: Counters, settings: LoopSettings) -> bool:
     """Return whether all epochs are done, or validation has not improved for too long."""
-    if counters.epoch >= settings.epochs:
+    if counters.epoch >= settings.end:
         return True
     if settings.patience is None or counters.best_epoch < 0 or counters.step:
         return False

@@ -5,7 +5,7 @@ learns.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -191,6 +191,23 @@ def load_state(optimizer: optim.Optimizer, saved: dict[str, Tensor], path: str) 
                 optimizer.state[parameter][key.rpartition("/")[2]] = empty.copy_(value)
     if saved.keys() - used:
         raise InputError(f"{path}: optimiser state of parameters that the model does not have")
+
+
+def clear_moments(optimizer: optim.Optimizer, names: Collection[str]) -> None:
+    """Forget what the optimiser knows of parameters, as if they had had no gradient yet.
+
+    Names are those of its groups: `model.` or `objective.` and the name inside. Raises KeyError
+    for one that does not learn.
+    """
+    members = {
+        name: parameter
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    }
+    for name in names:
+        for value in optimizer.state.get(members[name], {}).values():
+            if isinstance(value, Tensor):
+                value.zero_()  # moments and counts of all optimisers here begin at 0
 
 
 def _allocate(key: str, parameter: nn.Parameter, *, fused: bool) -> Tensor:

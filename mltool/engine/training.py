@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from mltool import distributed
-from mltool.engine import loop, optim, run_state
+from mltool.engine import course, loop, optim, run_state
+from mltool.engine.course import Course
 from mltool.engine.data import Batch, BatchSource
 from mltool.engine.ema import Ema
 from mltool.engine.extract import Extraction, embed_in_training
@@ -78,6 +79,7 @@ class TrainingPlan:
     classes: tuple[str, ...]
     history: History  # ends with this run's record
     probe: Probe | None = None
+    course: Course = field(default_factory=Course)
 
     @property
     def main(self) -> Stream:
@@ -104,17 +106,40 @@ def train(plan: TrainingPlan, options: ExecutionOptions) -> None:
         return
     with atomic.claim(options.output):
         atomic.check_writable(options.output)
-        state = _fit(plan, options, identity)
-        digest = checkpoint.write(
-            options.output,
-            plan.model,
-            state=state,
-            objective=plan.objective,
-            classes=plan.classes,
-            history=plan.history,
-        )
+        digest = _write(plan, options, _fit(plan, options, identity))
         Path(run_state.path_of(options.output)).unlink(missing_ok=True)
         logger.info("wrote %s (digest %s)", options.output, digest[:12])
+
+
+def _write(plan: TrainingPlan, options: ExecutionOptions, saver: "_CheckpointSaver") -> str:
+    """Write the model, and on demand the state of the run; return the digest."""
+    state = saver.final()
+    arrays, facts = None, None
+    if plan.course.saves:
+        arrays, of_run = course.pack(
+            saver.run,
+            state,
+            optimizer=plan.optim.optimizer,
+            pretrained=plan.pretrained,
+            validation=_name_validation(plan),
+        )
+        facts = of_run.to_meta()
+    return checkpoint.write(
+        options.output,
+        plan.model,
+        state=state,
+        objective=plan.objective,
+        classes=plan.classes,
+        history=plan.history,
+        run_arrays=arrays,
+        run_facts=facts,
+    )
+
+
+def _name_validation(plan: TrainingPlan) -> str:
+    """Name what decides which weights are best: metric and images, "" without validation."""
+    validation = plan.validation
+    return f"{validation.select} {validation.source.manifest.digest()}" if validation else ""
 
 
 def _identity(plan: TrainingPlan, options: ExecutionOptions) -> Identity:
@@ -128,8 +153,8 @@ def _identity(plan: TrainingPlan, options: ExecutionOptions) -> Identity:
     return Identity(plan.history[-1], setting)
 
 
-def _fit(plan: TrainingPlan, options: ExecutionOptions, identity: Identity) -> dict[str, Tensor]:
-    """Run the loop from the state on disk, if one is; return the weights to keep."""
+def _fit(plan: TrainingPlan, options: ExecutionOptions, identity: Identity) -> "_CheckpointSaver":
+    """Run the loop from the state on disk, if one is; return the finished run."""
     run = _start(plan, options.device)
     saver = _CheckpointSaver(plan, options, run, identity)
     if options.resume and Path(run_state.path_of(options.output)).is_file():
@@ -141,6 +166,14 @@ def _fit(plan: TrainingPlan, options: ExecutionOptions, identity: Identity) -> d
             allow_nonidentical=options.allow_nonidentical,
         )
         logger.info("going on after epoch %d, step %d", run.counters.epoch, run.counters.step)
+    else:
+        saver.best = course.begin(
+            run,
+            plan.course,
+            plan.loop,
+            optimizer=plan.optim.optimizer,
+            validation=_name_validation(plan),
+        )
     if len(set(distributed.gather_objects((run.counters.epoch, run.counters.step)))) > 1:
         raise InputError(
             f"the processes do not see the same {run_state.path_of(options.output)}; put the "
@@ -163,7 +196,7 @@ def _fit(plan: TrainingPlan, options: ExecutionOptions, identity: Identity) -> d
             log=log,
             observe=_observer(plan, options, run, log),
         )
-    return saver.final()
+    return saver
 
 
 def _start(plan: TrainingPlan, device: torch.device) -> Run:
@@ -180,7 +213,7 @@ def _start(plan: TrainingPlan, device: torch.device) -> Run:
         optimizer=optim.create(model, objective, plan.optim, pretrained=plan.pretrained),
         scaler=torch.amp.GradScaler(device.type, enabled=plan.loop.precision == "fp16"),
         ema=Ema(model, decay=plan.ema) if plan.ema is not None else None,
-        counters=Counters(),
+        counters=Counters(epoch=plan.loop.from_epoch),
         device=device,
         metric=plan.model.spec.metric,
         samplers={stream.name: stream.sampler for stream in plan.streams},
@@ -199,7 +232,7 @@ def _read_batches(
         return lambda rows: embed_in_training(run.model, source.as_test(), how, rows=rows)
 
     steps = plan.main.sampler.steps
-    numbers = range(epoch * steps + step, plan.loop.epochs * steps)
+    numbers = range(epoch * steps + step, plan.loop.end * steps)
     return read_streams(plan.streams, numbers, workers=options.workers, embed=embedder_of)
 
 

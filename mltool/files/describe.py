@@ -39,8 +39,16 @@ def _checkpoint(path: str) -> Facts:
         **_flat(meta, "spec"),
         **_flat(meta, "cost"),
         "classes": len(classes) if isinstance(classes, list) else 0,
+        **_describe_run(meta.get("run")),
         "digest": meta.get("digest", ""),
     }
+
+
+def _describe_run(facts: object) -> Facts:
+    """Describe what `--save-optimizer` kept, nothing where it was not asked for."""
+    if not isinstance(facts, dict):
+        return {}
+    return {"optimizer": f"{facts.get('optimizer')}, after epoch {facts.get('epoch')}"}
 
 
 def _flat(meta: safetensors_file.Meta, key: str) -> Facts:

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 
@@ -60,15 +60,18 @@ def write(
     return digest
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Meta]:
+def read(
+    path: str | os.PathLike[str], *, select: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, np.ndarray], Meta]:
     """Read all arrays, writable, and the metadata ({} if mltool did not write the file).
 
-    Raises InputError for a pickle and for a damaged, hostile or newer file.
+    Arrays whose names `select` does not take are passed over. Raises InputError for a pickle and
+    for a damaged, hostile or newer file.
     """
     with open_input(path) as file:
         entries, meta, base = _read_header(path, file)
         arrays = {}
-        for entry in entries:
+        for entry in filter(lambda entry: select(entry.name), entries):
             array = np.empty(entry.shape, entry.dtype)
             file.seek(base + entry.start)
             if array.size and file.readinto(_as_bytes(array)) != array.nbytes:

@@ -1,6 +1,7 @@
 """Checkpoints: a model's tensors, its spec and its history in one safetensors file."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 OBJECTIVE = "objective."
+OPTIMIZER = "optimizer."  # what the file keeps of its run, see `kept_run`
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ def write(
     objective: nn.Module | None = None,
     classes: tuple[str, ...] = (),
     history: tuple[dict, ...] = (),
+    run_arrays: Mapping[str, np.ndarray] | None = None,
+    run_facts: Mapping[str, object] | None = None,
 ) -> str:
     """Write a checkpoint, whole or not at all, and return its digest.
 
-    `state` replaces the tensors of the model, as with averaged weights.
+    `state` replaces the tensors of the model, as with averaged weights. `run_arrays` and
+    `run_facts` are what the file keeps of the run.
     """
     arrays = to_arrays(state if state is not None else model.state_dict())
     cost = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model)}
@@ -78,19 +83,21 @@ def write(
         "classes": list(classes),
         "history": list(history),
     }
+    if run_facts is not None:
+        arrays |= dict(run_arrays or {})
+        meta["run"] = dict(run_facts)
     return safetensors_file.write(path, arrays, meta=meta)
 
 
 def read(path: str) -> Checkpoint:
-    """Read and check a checkpoint. Raises InputError for anything else."""
-    arrays, meta = safetensors_file.read(path)
-    check_meta(path, meta)
+    """Read and check a checkpoint, without what it keeps of its run.
+
+    Raises InputError for anything else.
+    """
+    state, meta = read_tensors(path, select=lambda name: not name.startswith(OPTIMIZER))
     classes, steps = meta.get("classes", []), meta.get("history", [])
     if not isinstance(classes, list):
         raise InputError(f"{path}: its list of classes is damaged; train it again")
-    state = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    if not all(bool(value.isfinite().all()) for value in state.values()):
-        raise InputError(f"{path}: there are NaN or infinite weights in it; train it again")
     objective = {k.removeprefix(OBJECTIVE): v for k, v in state.items() if k.startswith(OBJECTIVE)}
     return Checkpoint(
         path=path,
@@ -101,6 +108,21 @@ def read(path: str) -> Checkpoint:
         history=check(steps, path),
         digest=str(meta.get("digest", "")),
     )
+
+
+def read_tensors(
+    path: str, *, select: Callable[[str], bool]
+) -> tuple[dict[str, Tensor], safetensors_file.Meta]:
+    """Read the tensors of a checkpoint whose names `select` takes, and its metadata.
+
+    Raises InputError for what is no checkpoint, and for tensors that are not finite.
+    """
+    arrays, meta = safetensors_file.read(path, select=select)
+    check_meta(path, meta)
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise InputError(f"{path}: there are NaN or infinite weights in it; train it again")
+    return tensors, meta
 
 
 def check_meta(path: str, meta: dict[str, object]) -> None:
@@ -122,11 +144,15 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
 
 def check_state(model: nn.Module, state: dict[str, Tensor], path: str) -> None:
     """Raise InputError unless `state` has exactly the model's tensors."""
+    if odd := list_odd(model, state):
+        raise InputError(f"{path}: {len(odd)} tensors do not fit its own spec, such as {odd[0]}")
+
+
+def list_odd(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """List the tensors that only one side has, or that differ in shape."""
     expected = model.state_dict()
     names = expected.keys() | state.keys()
-    odd = sorted(name for name in names if _shape(expected, name) != _shape(state, name))
-    if odd:
-        raise InputError(f"{path}: {len(odd)} tensors do not fit its own spec, such as {odd[0]}")
+    return sorted(name for name in names if _shape(expected, name) != _shape(state, name))
 
 
 def load_matching(model: nn.Module, state: dict[str, Tensor], path: str) -> None:

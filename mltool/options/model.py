@@ -38,11 +38,22 @@ Init = Annotated[
         because="brings the weights of a backbone",
     ),
 ]
+KeepOptimizer = Annotated[
+    bool,
+    option(
+        "--keep-optimizer",
+        help="Go on with the state of the run that wrote --init with --save-optimizer.",
+    ),
+    Rule(neutral=False, needs="init"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The network that learns. Raises UsageError for --weights beside --init."""
+    """The network that learns.
+
+    Raises UsageError for --weights beside --init, and for --keep-optimizer without it.
+    """
 
     arch: Annotated[
         str | None,
@@ -56,6 +67,7 @@ class ModelOptions:
     ] = None
     weights: Weights = None
     init: Init = None
+    keep_optimizer: KeepOptimizer = False
     dim: Annotated[
         int | None,
         option(

@@ -8,7 +8,7 @@ import typer
 
 from mltool.components import suggest
 from mltool.errors import UsageError
-from mltool.options.group import NONE_IS_ABSENT, number
+from mltool.options.group import NONE_IS_ABSENT, Rule, number
 
 option = partial(typer.Option, rich_help_panel="Optimisation")
 
@@ -31,11 +31,36 @@ RATE_GROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationOptions:
-    """What decides how parameters move. Raises UsageError for a wrong --lr-group."""
+    """What decides how parameters move, and for how long.
+
+    Raises UsageError for a wrong --lr-group, and for epochs that the course does not have.
+    """
 
     epochs: Annotated[
         int, option("--epochs", min=0, help="Passes; 0 writes the untrained model.")
     ] = 20
+    from_epoch: Annotated[
+        int,
+        option(
+            "--from-epoch",
+            min=0,
+            help="Carry out the course of --epochs from this one on, counted from 0.",
+        ),
+        Rule(neutral=0),
+    ] = 0
+    to_epoch: Annotated[
+        int | None,
+        option("--to-epoch", min=1, help="Stop before this epoch of the course."),
+        NONE_IS_ABSENT,
+    ] = None
+    save_optimizer: Annotated[
+        bool,
+        option(
+            "--save-optimizer",
+            help="Keep the state of the run in the model's file, for --keep-optimizer.",
+        ),
+        Rule(neutral=False),
+    ] = False
     lr: Annotated[
         float | None,
         option(
@@ -114,6 +139,20 @@ class OptimisationOptions:
 
     def __post_init__(self) -> None:
         _ = self.rates
+        self._check_epochs()
+
+    def _check_epochs(self) -> None:
+        """Raise UsageError unless --from-epoch < --to-epoch <= --epochs."""
+        if self.to_epoch is not None and self.to_epoch > self.epochs:
+            raise UsageError(
+                f"--to-epoch {self.to_epoch}: the course has {self.epochs} epochs; raise --epochs"
+            )
+        end = self.epochs if self.to_epoch is None else self.to_epoch
+        if self.from_epoch and self.from_epoch >= end:
+            option_name = "--epochs" if self.to_epoch is None else "--to-epoch"
+            raise UsageError(
+                f"--from-epoch {self.from_epoch}: nothing is left to do before {option_name} {end}"
+            )
 
     @property
     def rates(self) -> dict[str, float]:

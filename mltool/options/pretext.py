@@ -12,7 +12,7 @@ from mltool.errors import UsageError
 from mltool.options.batches import BatchSize
 from mltool.options.group import UNRECORDED, Rule, check_rules
 from mltool.options.images import complete_from
-from mltool.options.model import Init, Weights
+from mltool.options.model import Init, KeepOptimizer, Weights
 from mltool.options.run import Preset
 
 option = partial(typer.Option, rich_help_panel="Self-supervision")
@@ -23,7 +23,10 @@ LARGE_VIEWS = 2  # that every task compares
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneOptions:
-    """The backbone that learns. Raises UsageError for --weights beside --init."""
+    """The backbone that learns.
+
+    Raises UsageError for --weights beside --init, and for --keep-optimizer without it.
+    """
 
     arch: Annotated[
         str | None,
@@ -37,6 +40,7 @@ class BackboneOptions:
     ] = None
     weights: Weights = None
     init: Init = None
+    keep_optimizer: KeepOptimizer = False
 
     def __post_init__(self) -> None:
         check_rules(self)

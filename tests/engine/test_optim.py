@@ -1,5 +1,6 @@
 """Rates, groups, schedules, and a state that survives a file bit for bit."""
 
+import copy
 import dataclasses
 import math
 
@@ -243,3 +244,33 @@ def test_state_of_another_model_is_refused(name: str) -> None:
 def test_nothing_to_learn_is_refused() -> None:
     with pytest.raises(UsageError, match="anything to learn"):
         optim.create(nn.Flatten(), nn.Module(), SETTINGS, pretrained=False)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_cleared_moments_are_those_of_a_new_parameter(name: str) -> None:
+    """Cleared after two steps, every parameter moves as under an optimiser made then."""
+    settings = dataclasses.replace(SETTINGS, optimizer=name)
+    model, proxies = toy()
+    optimizer = optim.create(model, proxies, settings, pretrained=False)
+    steps(model, proxies, optimizer, range(2))
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    optim.clear_moments(optimizer, names)
+    other, others = copy.deepcopy((model, proxies))
+    fresh = optim.create(other, others, settings, pretrained=False)
+    for each, of, by in ((model, proxies, optimizer), (other, others, fresh)):
+        steps(each, of, by, range(2, 4))
+    for one, another in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, another)
+    with pytest.raises(KeyError):
+        optim.clear_moments(optimizer, ["model.stranger"])
+
+
+def test_moments_of_other_parameters_stay() -> None:
+    model, proxies = toy()
+    optimizer = optim.create(model, proxies, SETTINGS, pretrained=False)
+    steps(model, proxies, optimizer, range(2))
+    before = {key: value.clone() for key, value in optim.state(optimizer).items()}
+    optim.clear_moments(optimizer, ["model.after.weight"])
+    changed = [k for k, v in optim.state(optimizer).items() if not torch.equal(v, before[k])]
+    assert {key.partition("/")[0] for key in changed} == {"model.after.weight"}
+    assert len(changed) == 3  # two moments and the count
