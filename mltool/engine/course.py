@@ -133,7 +133,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], path: str, what: str) -> 
 def _continue_counts(
     run: Run, kept: KeptRun, settings: LoopSettings, validation: str
 ) -> dict[str, Tensor] | None:
-    """Go on with samplers and best score; return the weights that have this score, if any do."""
+    """Restore samplers and best score; return the weights that have this score, if any do."""
     facts = kept.facts
     if facts.epoch != settings.from_epoch:
         logger.warning(
