@@ -69,10 +69,10 @@ def pack(
     learned = {name for name, _ in run.objective.named_parameters()}
     buffers = {k: v for k, v in run.objective.state_dict().items() if k not in learned}
     arrays = to_arrays(optim.state(run.optimizer), f"{OPTIMIZER}state.")
-    arrays |= to_arrays(_differing(run.model.state_dict(), state), f"{OPTIMIZER}model.")
+    arrays |= to_arrays(_select_differing(run.model.state_dict(), state), f"{OPTIMIZER}model.")
     arrays |= to_arrays(buffers, f"{OPTIMIZER}objective.")
     if run.ema is not None:
-        arrays |= to_arrays(_differing(run.ema.averages, state), f"{OPTIMIZER}ema.")
+        arrays |= to_arrays(_select_differing(run.ema.averages, state), f"{OPTIMIZER}ema.")
     for name, sampler in run.samplers.items():
         arrays |= {f"{OPTIMIZER}streams.{name}.{k}": v for k, v in sampler.state().items()}
     counters = run.counters
@@ -88,7 +88,9 @@ def pack(
     )
 
 
-def _differing(values: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _select_differing(
+    values: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the tensors that are not those of the file."""
     return {k: v for k, v in values.items() if not torch.equal(v.cpu(), state[k].cpu())}
 
