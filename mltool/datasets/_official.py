@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mltool.errors import InputError, escape
+from mltool.files.lists.selection import find_split
 from mltool.files.manifest import Manifest
 from mltool.files.names import StringArray, check_unique, examples
 from mltool.files.reading import open_input
 
-Counts = Mapping[str, tuple[int, int]]  # split -> images, classes
+Counts = Mapping[str, tuple[int | None, int]]  # split -> images (None: not known), classes
 
 
 def find_folder(root: str, folders: Sequence[str], holding: str) -> str:
@@ -90,14 +91,25 @@ def build_manifest(
     )
 
 
+def check_agreement(classes: Mapping[str, int], others: Mapping[str, int], path: str) -> None:
+    """Raise InputError where the list `path` gives an image another class than lists before."""
+    odd = [name for name, number in classes.items() if others.get(name, number) != number]
+    if odd:
+        raise InputError(
+            f"{escape(path)}: {escape(odd[0])} has another class in the other lists; copy them "
+            "again"
+        )
+
+
 def check_counts(manifest: Manifest, expected: Counts, benchmark: str, hint: str = "") -> Manifest:
     """Return the list as it is. Raises InputError unless its splits have the official sizes."""
     for split, (images, classes) in expected.items():
-        inside = manifest.columns["split"] == split.encode()
+        inside = find_split(manifest, split)
         counts = int(inside.sum()), len(np.unique(manifest.labels[inside]))
-        if counts != (images, classes):
+        if counts != (counts[0] if images is None else images, classes):
+            official = "images" if images is None else f"{images:,} images"
             raise InputError(
-                f"{escape(manifest.root)}: the {split} split of {benchmark} has {images:,} images "
+                f"{escape(manifest.root)}: the {split} split of {benchmark} has {official} "
                 f"of {classes:,} classes, but here are {counts[0]:,} of {counts[1]:,}; "
                 f"{hint or 'copy it again'}"
             )

@@ -15,9 +15,12 @@ from mltool.datasets import (
     inshop,
     nabirds,
     omniglot,
+    open_data,
     sop,
+    vehicleid,
 )
-from mltool.errors import InputError
+from mltool.errors import InputError, UsageError
+from mltool.files.lists import csv_list, selection
 
 
 def touch(root, *names):
@@ -65,7 +68,17 @@ def test_official_counts_are_those_of_the_papers():
 
 @pytest.mark.parametrize(
     "name",
-    ["cub200", "cars196", "sop", "inshop", "omniglot", "nabirds", "compcars", "fashion200k"],
+    [
+        "cub200",
+        "cars196",
+        "sop",
+        "inshop",
+        "omniglot",
+        "nabirds",
+        "compcars",
+        "fashion200k",
+        "vehicleid",
+    ],
 )
 def test_a_wrong_folder_says_what_is_looked_for(name, tmp_path):
     with pytest.raises(InputError, match=r"there is no .* is it the right folder"):
@@ -466,3 +479,67 @@ def test_fashion200k(tmp_path, monkeypatch, top):
     monkeypatch.setattr(fashion200k, "COUNTS", {"train": 3, "test": 2})
     with pytest.raises(InputError, match="train split of Fashion200k has 3 images"):
         fashion200k.fashion200k(str(tmp_path))
+
+
+# VehicleID
+
+VEHICLES = {
+    "train_list": ["0000001 7", "0000002 7", "0000003 12"],
+    "test_list_800": ["0000004 3"],
+    "test_list_1600": ["0000004 3", "0000005 20", "0000006 20"],
+    "test_list_2400": ["0000007 3", "0000006 20", "0000008 5"],
+}
+
+
+@pytest.fixture
+def vehicles(tmp_path, monkeypatch):
+    counts = {
+        "train": (3, 2),
+        "test-800": (None, 1),
+        "test-1600": (None, 2),
+        "test-2400": (None, 3),
+    }
+    monkeypatch.setattr(vehicleid, "COUNTS", counts)
+    top = tmp_path / "VehicleID_V1.0"
+    touch(top / "image", *(f"000000{number}.jpg" for number in range(10)))
+    for name, rows in VEHICLES.items():
+        text(top / "train_test_split", f"{name}.txt", *rows)
+    return tmp_path
+
+
+def test_vehicleid(vehicles):
+    listed = vehicleid.vehicleid(str(vehicles))
+    expected = [("7", "train")] * 2 + [("12", "train")]
+    expected += [(label, "test") for label in ("3", "20", "20", "3", "5")]
+    assert content(listed) == [
+        (f"000000{number}.jpg", *pair) for number, pair in enumerate(expected, start=1)
+    ]
+    assert listed.label_names == ("3", "5", "7", "12", "20")
+    assert all_exist(listed)
+    assert selection.splits(listed) == ["test", "test-1600", "test-2400", "test-800", "train"]
+
+
+@pytest.mark.parametrize("size", [800, 1600, 2400])
+def test_lists_of_vehicleid_may_share_images(vehicles, tmp_path, size):
+    names = [f"{row.split()[0]}.jpg".encode() for row in VEHICLES[f"test_list_{size}"]]
+    listed = open_data([f"vehicleid:{vehicles}:test-{size}"])
+    assert sorted(listed.names.tolist()) == sorted(names)
+    csv_list.write_csv(tmp_path / "all.csv", open_data([f"vehicleid:{vehicles}"]))
+    again = open_data([str(tmp_path / "all.csv")], split=f"test-{size}")
+    assert again.names.tolist() == listed.names.tolist()
+    assert again.label_names == listed.label_names
+    with pytest.raises(UsageError, match="there are: test, test-1600, test-2400, test-800, train"):
+        open_data([f"vehicleid:{vehicles}:test-900"])
+
+
+def test_damaged_vehicleid_lists(vehicles):
+    folder = vehicles / "VehicleID_V1.0/train_test_split"
+    text(folder, "test_list_1600.txt", "0000004 20", "0000005 3")
+    with pytest.raises(InputError, match="0000004 has another class in the other lists"):
+        vehicleid.vehicleid(str(vehicles))
+    text(folder, "test_list_1600.txt", "0000004 3")
+    with pytest.raises(InputError, match="test-1600 split of VehicleID has images of 2 classes"):
+        vehicleid.vehicleid(str(vehicles))
+    text(folder, "test_list_1600.txt", "0000004 car")
+    with pytest.raises(InputError, match="is no number"):
+        vehicleid.vehicleid(str(vehicles))

@@ -17,6 +17,7 @@ from mltool.files.names import StringArray, examples, find
 logger = logging.getLogger(__name__)
 
 ALL = "all"
+SPLIT_PREFIX = "split:"  # of a column, 1 inside and 0 outside, of a split that shares images
 ROLES = ("is_query", "is_gallery")
 SPLITS_CALLED = {  # for benchmarks whose official splits have names of their own
     "train": (b"background",),
@@ -50,8 +51,24 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
 
 
 def splits(manifest: Manifest) -> list[str]:
-    """List the names of the splits, sorted; none if the list has no column `split`."""
-    return [split.decode() for split in np.unique(_split_of(manifest)).tolist() if split]
+    """List the names of the splits, sorted.
+
+    They are the values of the column `split`, and what follows `split:` in the names of columns,
+    which is how splits that share images are written. None if the list has no such column.
+    """
+    names = [split.decode() for split in np.unique(_split_of(manifest)).tolist() if split]
+    shared = [key for key in manifest.columns if key.startswith(SPLIT_PREFIX)]
+    return sorted([*names, *(key.removeprefix(SPLIT_PREFIX) for key in shared)])
+
+
+def find_split(manifest: Manifest, split: str) -> np.ndarray:
+    """Return the mask [N] of the images of one split; of an unknown one nothing."""
+    shared = manifest.columns.get(f"{SPLIT_PREFIX}{split}")
+    if shared is not None:
+        return shared == 1
+    has_name = split in splits(manifest)
+    wanted = (split.encode(),) if has_name else SPLITS_CALLED.get(split, ())
+    return np.isin(_split_of(manifest), np.array(wanted, "S"))
 
 
 def select_split(manifest: Manifest, split: str) -> Manifest:
@@ -63,8 +80,7 @@ def select_split(manifest: Manifest, split: str) -> Manifest:
     names = splits(manifest)
     if split == ALL:
         return manifest
-    wanted = (split.encode(),) if split in names else SPLITS_CALLED.get(split, ())
-    mask = np.isin(_split_of(manifest), np.array(wanted, "S"))
+    mask = find_split(manifest, split)
     if not mask.any():
         choices = ", ".join([*map(escape, names), ALL]) if names else "none in this list"
         raise UsageError(f"no split {split!r}{suggest(split, names)} (there are: {choices})")
