@@ -33,6 +33,7 @@ from mltool.options.retrieval import (
     SearchOptions,
 )
 from mltool.options.run import InferenceOptions, Json, Output, RunOptions
+from mltool.options.splitting import SplitOptions
 from mltool.options.teacher import TeacherOptions
 from mltool.options.unlabeled import UnlabeledOptions
 from mltool.options.validation import ValidationOptions
@@ -191,6 +192,23 @@ def pseudolabel(
     from mltool.commands import pseudolabel
 
     pseudolabel.run(embeddings, output, options=options)
+
+
+@shell.command(app, "Learn", "cluster-split")
+def cluster_split(
+    embeddings: EmbeddingFiles,
+    output: Output,
+    options: SplitOptions,
+) -> None:
+    """Divide training images into clusters, one for each learner of `train --clusters`.
+
+    Clusters with too few classes are merged, images alone in their class are set aside. Prints what
+    each cluster holds.
+    """
+    rules.check_cluster_split(output, options)
+    from mltool.commands import cluster_split
+
+    cluster_split.run(embeddings, output, options=options)
 
 
 @shell.command(app, "Search")

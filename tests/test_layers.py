@@ -56,7 +56,17 @@ NEIGHBOURS = {
     "__main__": {"cli"},
 }
 # commands that never import torch; the others need it for all they do
-TORCH_FREE = {"concat", "dedup", "evaluate", "index", "info", "list", "pack", "plot"}
+TORCH_FREE = {
+    "cluster-split",
+    "concat",
+    "dedup",
+    "evaluate",
+    "index",
+    "info",
+    "list",
+    "pack",
+    "plot",
+}
 TORCH_FREE |= {"pseudolabel", "search", "verify"}
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 HEAVY = {"torch", "torchvision", "timm"}

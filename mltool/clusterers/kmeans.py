@@ -58,7 +58,7 @@ def kmeans(
     if size > resources.max_memory:
         raise ResourceError(
             f"k-means takes {size / 2**20:,.0f} MiB for {len(rows):,} vectors; raise --max-memory, "
-            "or let fewer move the means (pseudolabel --method kmeans:sample=100000)"
+            "or let fewer move the means (--method kmeans:sample=100000)"
         )
     scaled = scale_rows(vectors, rows, metric)
     best = None

@@ -32,6 +32,7 @@ from mltool.options.objective import ObjectiveOptions
 from mltool.options.pretext import BackboneOptions, PretextOptions, choose_views
 from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
 from mltool.options.run import parse_size
+from mltool.options.splitting import SplitOptions, parse_method
 from mltool.options.teacher import DEFAULT_STAGES, TeacherOptions
 from mltool.options.unlabeled import UnlabeledOptions
 
@@ -123,6 +124,14 @@ def check_pseudolabel(output: str, options: PseudolabelOptions) -> None:
         raise UsageError(f"--method {options.method} takes no --reference; leave it out")
     if not output.lower().endswith((".csv", ".h5")):
         raise UsageError(f"--output {output}: name an image list (.csv) or embeddings (.h5)")
+
+
+def check_cluster_split(output: str, options: SplitOptions) -> None:
+    """Refuse a clusterer that -k says nothing to, and an unknown ending."""
+    parse_size(options.max_memory)
+    parse_method(options.method)
+    if not output.lower().endswith(".csv"):
+        raise UsageError(f"--output {output}: name an image list (.csv)")
 
 
 def check_dedup(options: DedupOptions) -> None:
