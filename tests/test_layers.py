@@ -57,7 +57,7 @@ NEIGHBOURS = {
 }
 # commands that never import torch; the others need it for all they do
 TORCH_FREE = {
-    "cluster-split",
+    "cluster_split",
     "concat",
     "dedup",
     "evaluate",
