@@ -10,6 +10,14 @@ import typer
 
 from mltool import __version__, shell
 from mltool.options import rules
+from mltool.options.arguments import (
+    EmbeddingsByModel,
+    Files,
+    Gallery,
+    Model,
+    Queries,
+    TrainedModel,
+)
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.clustering import PseudolabelOptions
 from mltool.options.duplicates import DedupOptions
@@ -52,8 +60,6 @@ stand in the environment (MLTOOL_TRAIN_LR=1e-4) or in a TOML file (--config).
 app = shell.application(
     "mltool", "Deep metric learning and image retrieval as shell pipelines.", EPILOG, __version__
 )
-
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", show_default=False)]
 
 
 @shell.command(app, "Learn")
@@ -155,14 +161,7 @@ def distill(
 
 @shell.command(app, "Search")
 def embed(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A checkpoint, timm:NAME, NAME (with --weights), or pixels.",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     data: Data,
     output: Output,
     options: EmbedOptions,
@@ -228,15 +227,7 @@ def index(
 
 @shell.command(app, "Search")
 def concat(
-    embeddings: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="EMB...",
-            help="Embeddings of the same images by several models: .h5 files, folders of shards "
-            "or quoted globs, one a model.",
-            show_default=False,
-        ),
-    ],
+    embeddings: EmbeddingsByModel,
     output: Output,
 ) -> None:
     """Join the vectors of several models, image by image.
@@ -276,19 +267,8 @@ def search(
 
 @shell.command(app, "Search")
 def evaluate(
-    queries: Annotated[
-        str,
-        typer.Argument(
-            metavar="QUERIES",
-            help="Embeddings: an .h5 file, a folder of shards or a quoted glob. Alone: all against "
-            "all, or its is_query rows against its is_gallery rows.",
-            show_default=False,
-        ),
-    ],
-    gallery: Annotated[
-        str | None,
-        typer.Argument(metavar="GALLERY", help="Embeddings to find the queries' classes in."),
-    ] = None,
+    queries: Queries,
+    gallery: Gallery = None,
     *,
     options: EvaluateOptions,
     resources: ResourceOptions,
@@ -303,9 +283,7 @@ def evaluate(
 
 @shell.command(app, "Search")
 def positivity(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
-    ],
+    model: TrainedModel,
     data: Data,
     options: PositivityOptions,
     lists: ListOptions,
