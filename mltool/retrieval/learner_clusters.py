@@ -124,7 +124,7 @@ def match(clusters: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
 
 
 def deal_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Deal classes [N], each as a whole, to `count` clusters [N] in turn, in a random order.
+    """Assign classes [N], each as a whole, to `count` clusters [N] in turn, in random order.
 
     Whole classes keep their positives, so that against clusters of vectors only the likeness of
     what is in one cluster is lost.
