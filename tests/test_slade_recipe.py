@@ -137,6 +137,18 @@ def test_shuffled_labels_keep_the_sizes_of_clusters(listed: Path) -> None:
     assert [row["path"] for row in one] == [f"{n}.jpg" for n in range(12)]
 
 
+def test_shuffled_clusters_keep_the_labels(tmp_path: Path) -> None:
+    source = tmp_path / "split.csv"
+    write(source, "path,label,cluster", *(f"{n}.jpg,{n % 5},{n // 3}" for n in range(12)))
+    rows = relabel(source, "--shuffle", "1", "--column", "cluster")
+    assert [(row["path"], row["label"]) for row in rows] == [
+        (f"{n}.jpg", str(n % 5)) for n in range(12)
+    ]
+    clusters = [row["cluster"] for row in rows]
+    assert sorted(clusters) == sorted(str(n // 3) for n in range(12))
+    assert clusters != [str(n // 3) for n in range(12)]
+
+
 def test_true_labels_are_those_of_known_images(listed: Path) -> None:
     rows = relabel(listed, "--truth")
     assert [row["label"] for row in rows] == ["xyz"[n % 3] for n in range(11)]

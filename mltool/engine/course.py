@@ -91,8 +91,12 @@ def pack(
 def _select_differing(
     values: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors that are not those of the file."""
-    return {k: v for k, v in values.items() if not torch.equal(v.cpu(), state[k].cpu())}
+    """Return the tensors that the file does not have, by name and value."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in state or not torch.equal(value.cpu(), state[name].cpu())
+    }
 
 
 def _check_optimizer(kept: KeptRun, optimizer: str) -> None:
