@@ -306,25 +306,18 @@ def plot(
             show_default=False,
         ),
     ],
-    embeddings: Annotated[
-        str,
-        typer.Argument(
-            metavar="EMB",
-            help="Embeddings: a file, a folder of shards or a quoted glob.",
-            show_default=False,
-        ),
-    ],
-    gallery: Annotated[
-        str | None, typer.Argument(metavar="GALLERY", help="Of a ranking, if it is another file.")
-    ] = None,
-    *,
+    embeddings: EmbeddingsByModel,
     output: Output,
     options: PlotOptions,
 ) -> None:
-    """Draw a PNG from embeddings; needs the extra `plot` (matplotlib)."""
+    """Draw a PNG from embeddings, of several side by side; needs the extra `plot` (matplotlib).
+
+    Of several rankings it prints how many of their ten nearest images every two share.
+    """
+    rules.check_plot(kind, embeddings, options)
     from mltool.commands import plot
 
-    plot.run(kind, embeddings, gallery, output=output, options=options)
+    plot.run(kind, embeddings, output, options=options)
 
 
 @shell.command(app, "Files")

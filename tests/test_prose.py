@@ -63,11 +63,15 @@ NOUNS_AND_VERBS = {"embed", "embedding", "need", "ranking", "seed", "speed"}
 VAGUE = {"own", "there", "place", "found", "given", "known", "chosen", "part", "parts"}
 # `part` is a slice of the embedding vector and nothing else: these files handle such slices.
 PARTS = {
+    "commands/evaluate.py",
+    "commands/plot.py",
     "files/describe.py",
     "files/embeddings.py",
     "files/embeddings_writer.py",
     "files/shards.py",
     "files/vector_parts.py",
+    "options/retrieval.py",
+    "retrieval/conquer.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -9,6 +9,7 @@ from mltool.options.group import list_recorded
 from mltool.options.retrieval import EvaluateOptions, ResourceOptions
 from mltool.options.run import parse_size
 from mltool.retrieval import revisited, tables
+from mltool.retrieval.conquer import take_part
 from mltool.retrieval.neighbours import search
 from mltool.retrieval.query_gallery import split_roles
 from mltool.retrieval.scoring import Report, evaluate
@@ -40,8 +41,8 @@ def run(
         if path is not None:
             atomic.check_writable(path)
             atomic.refuse_inputs(path, inputs)
-    asking = shards.open_many(query_paths)
-    asked = shards.open_many(gallery_paths) if gallery_paths else None
+    asking = _open(queries, query_paths, options, limits)
+    asked = _open(gallery, gallery_paths, options, limits) if gallery else None
     with shards.name_broken_file([queries, gallery, *(options.distractors or ())]):
         report = _evaluate(options, queries, asking, asked, limits)
     text = canonical_json.to_json(tables.as_record(report))
@@ -56,6 +57,14 @@ def run(
         print(text)
     else:
         print(tables.as_table(report) if options.protocol else tables.as_text(report))
+
+
+def _open(
+    text: str, paths: list[str], options: EvaluateOptions, resources: Resources
+) -> Embeddings:
+    """Open the files of one argument as one, or the part of their vectors that is asked for."""
+    whole = shards.open_many(paths)
+    return take_part(whole, options.part, source=text, resources=resources)
 
 
 def _distractors(options: EvaluateOptions) -> list[str]:
@@ -89,11 +98,12 @@ def _evaluate(
             "the gallery too"
         )
     paths = _distractors(options)
+    further = _open(", ".join(paths), paths, options, resources) if paths else None
     return revisited.evaluate(
         queries,
         gallery,
         landmarks.read(options.ground_truth),
-        distractors=shards.open_many(paths) if paths else None,
+        distractors=further,
         any_model=options.any_model,
         resources=resources,
     )
@@ -142,6 +152,7 @@ def _record(
     settings = list_recorded(options)
     if options.ground_truth is not None:
         settings = {"protocol": options.protocol, "any_model": options.any_model}
+        settings |= {} if options.part is None else {"part": options.part}
         further = [("--ground-truth", options.ground_truth)]
         further += [("--distractors", path) for path in _distractors(options)]
         inputs = inputs + [(option, path, digest_of_file(path)) for option, path in further]

@@ -37,6 +37,22 @@ QueryTexts = Annotated[
         show_default=False,
     ),
 ]
+
+
+def check_part(text: str | None) -> str | None:
+    """Return what names a part as it is. Raises BadParameter for what names none."""
+    if text is not None and text != "all" and not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"no part {text!r}; name its number, counted from 0, or all")
+    return text
+
+
+def check_parts(texts: list[str] | None) -> list[str] | None:
+    """Return what names parts as they are. Raises BadParameter for what names none."""
+    for text in texts or ():
+        check_part(text)
+    return texts
+
+
 AnyModel = Annotated[
     bool,
     typer.Option("--any-model", help="Compare vectors of different models."),
@@ -95,6 +111,16 @@ class EvaluateOptions:
         bool, typer.Option("--keep-self", help="Keep the gallery row with the query's own name.")
     ] = False
     any_model: AnyModel = False
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            metavar="all|K",
+            callback=check_part,
+            help="Slice K alone, from 0; or all, each normalised, side by side.",
+        ),
+        NONE_IS_ABSENT,
+    ] = None
     bootstrap: Annotated[
         int,
         typer.Option("--bootstrap", metavar="N", min=0, help="95 % intervals from N resamplings."),
@@ -178,6 +204,23 @@ class IndexOptions:
 class PlotOptions:
     """What a picture shows."""
 
+    gallery: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gallery",
+            metavar="EMB",
+            help="What a ranking ranks, if not EMB itself; one for each EMB, in their order.",
+        ),
+    ] = None
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="all|K",
+            callback=check_parts,
+            help="Slice K alone, from 0; or all, each normalised; several are drawn side by side.",
+        ),
+    ] = None
     query: Annotated[
         list[str] | None,
         typer.Option("--query", metavar="NAME", help="A query to show; may be repeated."),
@@ -190,6 +233,7 @@ class PlotOptions:
         int, typer.Option("--limit", min=1, help="Rows that t-SNE places, drawn by --seed.")
     ] = 5000
     seed: Seed = 0
+    json: Json = False
 
 
 @dataclass(frozen=True, kw_only=True)

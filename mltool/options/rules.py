@@ -30,7 +30,12 @@ from mltool.options.lists import parse_block
 from mltool.options.model import VECTORS, ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.pretext import BackboneOptions, PretextOptions, choose_views
-from mltool.options.retrieval import PositivityOptions, ResourceOptions, SearchOptions
+from mltool.options.retrieval import (
+    PlotOptions,
+    PositivityOptions,
+    ResourceOptions,
+    SearchOptions,
+)
 from mltool.options.run import parse_size
 from mltool.options.splitting import SplitOptions, parse_method
 from mltool.options.teacher import DEFAULT_STAGES, TeacherOptions
@@ -151,6 +156,17 @@ def check_evaluate(gallery: str | None, metrics: str) -> None:
     if learned and gallery is None:
         raise UsageError(
             f"{learned[0]} classifies queries by other labelled vectors; name those as GALLERY"
+        )
+
+
+def check_plot(kind: str, embeddings: Sequence[str], options: PlotOptions) -> None:
+    """Refuse a gallery where nothing is ranked, and another number of galleries than of models."""
+    galleries = len(options.gallery or ())
+    if galleries and kind != "ranking":
+        raise UsageError(f"plot {kind} ranks nothing; leave out --gallery")
+    if galleries not in (0, len(embeddings)):
+        raise UsageError(
+            f"{galleries} x --gallery for {len(embeddings)} x EMB; name one for each, or none"
         )
 
 

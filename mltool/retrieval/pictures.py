@@ -5,6 +5,8 @@ t-SNE: van der Maaten, Hinton, "Visualizing Data using t-SNE", 2008.
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from mltool.files.manifest import Manifest
 from mltool.files.names import find
 from mltool.retrieval.neighbours import nearest
 from mltool.retrieval.query_gallery import match_labels, split_roles
+from mltool.retrieval.ranking_overlap import find_queries
 from mltool.retrieval.scoring import evaluate
 
 if TYPE_CHECKING:
@@ -32,30 +35,57 @@ FEWEST = 4  # rows that t-SNE can place
 SHOWN = 24  # characters of a name
 
 
-def draw_ranking(
-    queries: Embeddings,
-    gallery: Embeddings | None,
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Queries and what they are ranked in, None = themselves; the title is that of the model."""
+
+    title: str
+    queries: Embeddings
+    gallery: Embeddings | None
+
+    @classmethod
+    def from_roles(cls, title: str, embeddings: Embeddings) -> "Ranking":
+        """Return the ranking of one file by its columns is_query and is_gallery, if it has them."""
+        return cls(title, *split_roles(embeddings))
+
+
+def draw_rankings(
+    rankings: Sequence[Ranking],
     images: Manifest,
     *,
     query_names: Sequence[str] = (),
     worst: int = 8,
     k: int = 8,
 ) -> bytes:
-    """Draw a PNG grid: a row a query, its image and its `k` nearest, green if of its class.
+    """Draw a PNG grid: a query, and its `k` nearest by each model, green if of its class.
 
-    `images` says where the images of both lie. The queries are the `query_names` names, or else the
-    `worst` by average precision. The query itself is left out by name. Raises UsageError without
-    matplotlib, InputError for unknown names and images that cannot be found.
+    Of each query there is a row a ranking. `images` says where the images of all lie. The queries
+    are the `query_names` names, or else the `worst` by average precision of the first ranking. The
+    query itself is left out by name. Raises UsageError without matplotlib, InputError for unknown
+    names and images that cannot be found.
     """
     figure_class = _import_figure()
-    if gallery is None:
-        queries, gallery = split_roles(queries)
-    rows = _find_rows(queries, query_names) if query_names else _find_worst(queries, gallery, worst)
-    asking, asked = queries.take(rows), queries if gallery is None else gallery
-    neighbours = nearest(asking, asked, k=k, keep_self=False)
+    first = rankings[0]
+    find_worst = partial(_find_worst, first.queries, first.gallery, worst)
+    rows = _find_rows(first.queries, query_names) if query_names else find_worst()
+    names = first.queries.names[rows]
+    count = len(rows) * len(rankings)
+    figure = figure_class(figsize=(1.5 * (k + 1), 1.9 * count), layout="constrained")
+    axes = figure.subplots(count, k + 1, squeeze=False)
+    for number, ranking in enumerate(rankings):
+        rows = find_queries(names, ranking.queries, ranking.title)
+        lines = axes[number :: len(rankings)]
+        _show_ranking(lines, ranking.queries.take(rows), ranking, images)
+        for line in lines if len(rankings) > 1 else ():
+            line[0].set_ylabel(_shorten(ranking.title), fontsize=7)
+    return _encode_png(figure)
+
+
+def _show_ranking(axes: np.ndarray, asking: Embeddings, ranking: Ranking, images: Manifest) -> None:
+    """Show queries [Q] and their nearest in `axes` [Q, 1 + k]."""
+    asked = ranking.queries if ranking.gallery is None else ranking.gallery
+    neighbours = nearest(asking, asked, k=axes.shape[1] - 1, keep_self=False)
     query_label_ids, gallery_label_ids = match_labels(asking, asked)
-    figure = figure_class(figsize=(1.5 * (k + 1), 1.9 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), k + 1, squeeze=False)
     for number, line in enumerate(axes):
         _show(line[0], asking, number, images, "query", ASKED)
         hits = zip(line[1:], neighbours.rows[number], neighbours.scores[number], strict=True)
@@ -67,15 +97,27 @@ def draw_ranking(
             same = query_label_ids[number] == gallery_label_ids[row]
             mark, colour = MARKS[-1 if unknown else int(same)]
             _show(cell, asked, row, images, f"{mark} {score:.3f}", colour)
+
+
+def draw_tsne(
+    panels: Sequence[tuple[str, Embeddings]], *, limit: int = 5000, seed: int = 0
+) -> bytes:
+    """Draw the rows as PNG (at most `limit` of them, drawn with `seed`) in the plane, by class.
+
+    `panels` are titles and embeddings, drawn side by side. Raises UsageError without matplotlib,
+    InputError for fewer than four rows.
+    """
+    figure = _import_figure()(figsize=(9 * len(panels), 7), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (title, embeddings) in zip(axes, panels, strict=True):
+        subject = f"{_shorten(title)}: " if len(panels) > 1 else ""
+        _draw_plane(panel, embeddings, subject, limit=limit, seed=seed)
     return _encode_png(figure)
 
 
-def draw_tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> bytes:
-    """Draw the rows as PNG (at most `limit` of them, drawn with `seed`) in the plane, by class.
-
-    Raises UsageError without matplotlib, InputError for fewer than four rows.
-    """
-    figure_class = _import_figure()
+def _draw_plane(
+    axes: "Axes", embeddings: Embeddings, subject: str, *, limit: int, seed: int
+) -> None:
     if len(embeddings) < FEWEST:
         raise InputError(f"t-SNE places {FEWEST} vectors or more, but there are {len(embeddings)}")
     from sklearn.manifold import TSNE
@@ -88,14 +130,11 @@ def draw_tsne(embeddings: Embeddings, *, limit: int = 5000, seed: int = 0) -> by
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     perplexity = min(30.0, (count - 1) / 3.0)
     plane = TSNE(init="random", perplexity=perplexity, random_state=seed).fit_transform(vectors)
-    figure = figure_class(figsize=(9, 7), layout="constrained")
-    axes = figure.subplots()
     _scatter(axes, plane, embeddings, rows)
     shown = f"{count:,} of {len(embeddings):,}" if count < len(embeddings) else f"{count:,}"
-    axes.set_title(f"t-SNE of {shown} embeddings, perplexity {perplexity:.3g}")
+    axes.set_title(f"{subject}t-SNE of {shown} embeddings, perplexity {perplexity:.3g}")
     axes.set_xticks([])
     axes.set_yticks([])
-    return _encode_png(figure)
 
 
 def draw_lines(
@@ -158,7 +197,12 @@ def _title_label(embeddings: Embeddings, row: int) -> str:
     label = int(embeddings.labels[row])
     text = _title_name(embeddings, row) if label < 0 else str(label)
     text = embeddings.label_names[label] if label >= 0 and embeddings.label_names else text
-    text = escape(text).replace("$", r"\$")  # no formula
+    return _shorten(text)
+
+
+def _shorten(text: str) -> str:
+    """Return a text short enough for a title, and no formula."""
+    text = escape(text).replace("$", r"\$")
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 

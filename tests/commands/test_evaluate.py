@@ -10,6 +10,7 @@ import pytest
 
 from mltool.files import embeddings
 from mltool.files.embeddings import Embeddings
+from mltool.files.history import read as read_history
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +188,31 @@ def test_queries_are_classified_by_a_gallery(call, files, tmp_path):
     values = [float(row["linear-accuracy"]) for row in rows]
     assert set(values) <= {0.0, 1.0}
     assert np.mean(values) == pytest.approx(report["linear-accuracy"])
+
+
+def test_parts_of_vectors(call, files, tmp_path):
+    whole = embeddings.read(files / "whole.h5")
+    facts = {"labels": [whole.label_names[n] for n in whole.labels], "space": whole.space}
+    bounds = ((0, 4), (4, 8))
+    embeddings.write(
+        tmp_path / "parts.h5", Embeddings(whole.names, whole.vectors, parts=bounds, **facts)
+    )
+    halves = []
+    for number, (start, stop) in enumerate(bounds):
+        path = tmp_path / f"{number}.h5"
+        half = np.ascontiguousarray(whole.vectors[:, start:stop])
+        embeddings.write(path, Embeddings(whole.names, half, **facts))
+        halves.append(path)
+    call("concat", *halves, "-o", tmp_path / "joined.h5")
+    for part, alone in [("0", halves[0]), ("1", halves[1]), ("all", tmp_path / "joined.h5")]:
+        done = call("evaluate", tmp_path / "parts.h5", "--part", part, "--json")
+        assert json.loads(done.stdout) == json.loads(call("evaluate", alone, "--json").stdout)
+    both = call("evaluate", tmp_path / "parts.h5", "--json").stdout
+    assert json.loads(both) == json.loads(call("evaluate", files / "whole.h5", "--json").stdout)
+    report = tmp_path / "r.json"
+    call("evaluate", tmp_path / "parts.h5", tmp_path / "parts.h5", "--part", 1, "-o", report)
+    assert read_history(report)[-1]["settings"]["part"] == "1"
+    call("evaluate", tmp_path / "parts.h5", "--part", 2, status=5)
+    call("evaluate", tmp_path / "parts.h5", files / "whole.h5", "--part", 1, status=5)
+    call("evaluate", tmp_path / "parts.h5", "--part", "half", status=2)
+    call("evaluate", tmp_path / "parts.h5", "--part", "all", "--max-memory", "1K", status=6)
