@@ -50,7 +50,8 @@ class Slade(nn.Module):
             the pseudo-labels.
 
     mu and v are mean and variance (divided by n) of the scores of pairs with equal and with
-    different pseudo-labels: every pair once, no image with itself. Either side begins with its
+    different pseudo-labels: every pair once, no image with itself or with its repetition in the
+    batch, whose score of 1 would lift T1 above nearly all true pairs. Either side begins with its
     first batch and keeps its value in batches without such a pair. Until both have begun SD has no
     hinge, and as long as mu+ <= mu- nothing is mined.
     """
@@ -95,12 +96,12 @@ class Slade(nn.Module):
         responses = functional.normalize(self._respond(vectors))
         return responses @ responses.T
 
-    def separate(self, vectors: Tensor, labels: Tensor) -> Tensor:
+    def separate(self, vectors: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """Return the similarity-distribution loss (Eq. 5), and renew the statistics (Eq. 6).
 
-        The embeddings [U, D] have pseudo-labels [U], -1 = none.
+        The embeddings [U, D] have pseudo-labels [U], -1 = none; equal `rows` [U] are one image.
         """
-        statistics = self._follow(*describe_pairs(self.score(vectors), labels))
+        statistics = self._follow(*describe_pairs(self.score(vectors), labels, rows))
         mean, variance = statistics.T
         hinge = (mean[_DIFFERENT] - mean[_EQUAL] + self.margin).relu()
         has_both = (self.batches > 0).all()
@@ -146,13 +147,14 @@ class Slade(nn.Module):
         return value
 
 
-def describe_pairs(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def describe_pairs(scores: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance [2, 2] of scores [U, U], of equal and of different labels [U].
 
-    Also returned is whether there are such pairs [2]; a side without any has zeros.
+    Pairs of equal `rows` [U] show one image and do not count. Also returned is whether there are
+    such pairs [2]; a side without any has zeros.
     """
     exists = torch.ones_like(scores, dtype=torch.bool).triu(diagonal=1)
-    exists &= (labels >= 0)[:, None] & (labels >= 0)
+    exists &= (labels >= 0)[:, None] & (labels >= 0) & (rows[:, None] != rows)
     equal = labels[:, None] == labels
     masks = torch.stack([exists & equal, exists & ~equal])  # [2, U, U]
     counts = masks.sum(dim=(1, 2))

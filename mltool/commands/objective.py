@@ -15,6 +15,7 @@ from mltool.engine.objectives.objective import Objective, Term
 from mltool.engine.objectives.pair_loss import (
     CandidateSource,
     DeclaredSides,
+    DistinctImages,
     PairTerm,
     Selector,
     VectorTerm,
@@ -38,12 +39,14 @@ class Pairing:
     """Who stands as the candidates of losses that compare the batch.
 
     They are the student's vectors if `symmetric`, else the teacher's. With `images_per_tuple` each
-    anchor has those of its mined tuple alone.
+    anchor has those of its mined tuple alone. With `distinct` no image pairs with its repetition in
+    the batch.
     """
 
     positives: Positives = "class"
     symmetric: bool = True
     images_per_tuple: int | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,8 @@ def _pair_term(
 def choose_source(choice: Choice, pairing: Pairing) -> CandidateSource:
     """Return where the candidates of a loss that compares the batch come from."""
     size, rule = pairing.images_per_tuple, choose_pairing(choice, pairing.positives)
+    if pairing.distinct:
+        return DistinctImages()
     if pairing.symmetric:
         return BatchTuples(size) if size is not None else DeclaredSides()
     if size is not None:

@@ -131,7 +131,7 @@ class SecondStream:
             selector = basis.select
         return terms | list_terms(
             self.losses,
-            Pairing(),
+            Pairing(distinct=self.basis is not None),
             additions,
             classes=len(self.manifest.label_names),
             dim=dim,

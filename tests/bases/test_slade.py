@@ -28,6 +28,16 @@ def make(*, begun: bool = False, steps: int = 10_000, **settings: object) -> Sla
     return basis
 
 
+def separate(basis: Slade, vectors: Tensor, labels: Tensor) -> Tensor:
+    """The loss of images that are all different."""
+    return basis.separate(vectors, labels, torch.arange(len(labels)))
+
+
+def describe(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The statistics of images that are all different."""
+    return describe_pairs(scores, labels, torch.arange(len(labels)))
+
+
 def draw(seed: int = 0, count: int = COUNT, classes: int = 3) -> tuple[Tensor, Tensor]:
     """Embeddings and their pseudo-labels; one image has none."""
     generator = torch.Generator().manual_seed(seed)
@@ -60,10 +70,10 @@ def test_the_loss_is_its_closed_form() -> None:
     basis = make(momentum=1.0)
     basis.statistics = torch.tensor([[0.6, 0.02], [0.3, 0.03]], dtype=torch.float64)
     basis.batches = torch.tensor([3, 3])
-    assert basis.separate(*draw()).item() == pytest.approx(0.25)
+    assert separate(basis, *draw()).item() == pytest.approx(0.25)
     half = make(momentum=1.0, distribution=0.5, variance=3.0)
     half.statistics, half.batches = basis.statistics, basis.batches
-    assert half.separate(*draw()).item() == pytest.approx(0.5 * (0.2 + 3 * 0.05))
+    assert separate(half, *draw()).item() == pytest.approx(0.5 * (0.2 + 3 * 0.05))
 
 
 def test_a_running_value_moves_by_one_minus_momentum() -> None:
@@ -97,10 +107,29 @@ def test_classes_are_told_apart_without_a_bias() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_statistics_are_those_of_every_pair_once(seed: int) -> None:
     basis, (vectors, labels) = make(), draw(seed)
-    statistics, exists = describe_pairs(basis.score(vectors), labels)
+    statistics, exists = describe(basis.score(vectors), labels)
     assert exists.tolist() == [True, True]
     for row, scores in zip(statistics, list_scores(basis, vectors, labels), strict=True):
         assert row.tolist() == pytest.approx([np.mean(scores), np.var(scores)])
+
+
+def test_an_image_that_a_batch_repeats_is_no_pair_with_itself() -> None:
+    """Its score of 1 would lift the mean above the scores of different images."""
+    basis, (vectors, labels) = make(), draw()
+    rows = torch.arange(COUNT)
+    vectors[5], labels[5], rows[5] = vectors[4], labels[4], 4
+    vectors[7], labels[7], rows[7] = vectors[4], labels[4], 4
+    scores = basis.score(vectors).detach()
+    sides: tuple[list[float], list[float]] = ([], [])
+    for i, j in itertools.combinations(range(COUNT), 2):
+        if rows[i] != rows[j] and labels[i] >= 0 and labels[j] >= 0:
+            sides[int(labels[i] != labels[j])].append(scores[i, j].item())
+    statistics, _ = describe_pairs(scores, labels, rows)
+    for row, side in zip(statistics, sides, strict=True):
+        assert row.tolist() == pytest.approx([np.mean(side), np.var(side)])
+    basis.separate(vectors, labels, rows)
+    assert torch.equal(basis.statistics, statistics)
+    assert describe_pairs(scores[:, [4, 5]][[4, 5]], labels[4:6], rows[4:6])[1].sum() == 0
 
 
 @pytest.mark.parametrize("gradient", ["full", "damped"])
@@ -108,13 +137,13 @@ def test_the_first_batch_begins_each_side_by_itself(gradient: str) -> None:
     """Blended with a zero the thresholds would be wrong for hundreds of steps."""
     basis, (vectors, _) = make(gradient=gradient), draw(count=4)
     apart, paired = torch.arange(4), torch.tensor([0, 0, 0, 0])
-    value = basis.separate(vectors, apart)
+    value = separate(basis, vectors, apart)
     _, different = list_scores(basis, vectors, apart)
     assert basis.batches.tolist() == [0, 1]
     assert basis.statistics[1].tolist() == pytest.approx([np.mean(different), np.var(different)])
     assert value.item() == pytest.approx(np.var(different))  # no hinge with one side missing
     before = basis.statistics[1].clone()
-    basis.separate(vectors, paired)
+    separate(basis, vectors, paired)
     equal, _ = list_scores(basis, vectors, paired)
     assert basis.batches.tolist() == [1, 1]
     assert basis.statistics[0].tolist() == pytest.approx([np.mean(equal), np.var(equal)])
@@ -123,17 +152,17 @@ def test_the_first_batch_begins_each_side_by_itself(gradient: str) -> None:
 
 def test_a_batch_without_any_pair_has_a_gradient_of_zero() -> None:
     basis, (vectors, _) = make(), draw(count=3)
-    value = basis.separate(vectors, torch.full((3,), -1))
+    value = separate(basis, vectors, torch.full((3,), -1))
     (gradient,) = torch.autograd.grad(value, basis.vectors)
     assert value.item() == 0
     assert not gradient.any()
     assert basis.batches.tolist() == [0, 0]
-    one_pair = basis.separate(vectors[:2], torch.tensor([4, 4]))
+    one_pair = separate(basis, vectors[:2], torch.tensor([4, 4]))
     assert one_pair.item() == pytest.approx(0, abs=1e-12)  # a variance of one score
 
 
 def gradient_of(basis: Slade, vectors: Tensor, labels: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(basis.separate(vectors, labels), basis.vectors)
+    (gradient,) = torch.autograd.grad(separate(basis, vectors, labels), basis.vectors)
     return gradient
 
 
@@ -148,13 +177,13 @@ def test_damped_has_one_minus_momentum_of_the_full_gradient(momentum: float) -> 
 
 def test_the_full_gradient_is_that_of_the_batch_also_in_the_first_one() -> None:
     (vectors, labels), plain = draw(), make()
-    statistics, _ = describe_pairs(plain.score(vectors), labels)
+    statistics, _ = describe(plain.score(vectors), labels)
     value = (statistics[1, 0] - statistics[0, 0] + 0.5).relu() + statistics[:, 1].sum()
     (expected,) = torch.autograd.grad(value, plain.vectors)
     torch.testing.assert_close(gradient_of(make(), vectors, labels), expected)
     torch.testing.assert_close(gradient_of(make(begun=True), vectors, labels), expected)
     assert torch.autograd.gradcheck(
-        lambda vectors: make().separate(vectors, labels), vectors.requires_grad_()
+        lambda vectors: separate(make(), vectors, labels), vectors.requires_grad_()
     )
 
 
@@ -222,7 +251,7 @@ def test_low_precision_is_scored_in_the_precision_of_the_basis() -> None:
     basis = make().float()
     plain = basis.score(vectors.half().float())
     assert torch.equal(basis.score(vectors.half()), plain)
-    assert basis.separate(vectors.bfloat16(), labels).dtype == torch.float32
+    assert separate(basis, vectors.bfloat16(), labels).dtype == torch.float32
     assert basis.classify(vectors.half(), torch.zeros(COUNT, dtype=torch.int64)).isfinite().all()
 
 
@@ -235,7 +264,7 @@ def test_a_warm_up_takes_a_tenth_of_the_run_at_most() -> None:
 def test_statistics_are_saved() -> None:
     basis, other = make(), make()
     for seed in range(3):
-        basis.separate(*draw(seed))
+        separate(basis, *draw(seed))
     other.load_state_dict(basis.state_dict())
-    assert basis.separate(*draw(5)).item() == other.separate(*draw(5)).item()
+    assert separate(basis, *draw(5)).item() == separate(other, *draw(5)).item()
     assert torch.equal(basis.statistics, other.statistics)

@@ -37,7 +37,7 @@ def build_terms(
             selector = learned.select
         return terms | list_terms(
             [parse("losses", loss)],
-            Pairing(),
+            Pairing(distinct=basis is not None),
             shared if basis is None else Additions(),
             classes=pseudo_classes,
             dim=dim,

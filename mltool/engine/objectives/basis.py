@@ -31,7 +31,7 @@ class Basis(Protocol):
         """Return a loss of each labelled image."""
         ...
 
-    def separate(self, vectors: Tensor, labels: Tensor) -> Tensor:
+    def separate(self, vectors: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """Return a loss of images with pseudo-labels, and renew the statistics."""
         ...
 
@@ -83,7 +83,7 @@ class SeparationTerm(Term):
     def forward(self, step: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted loss."""
         (basis,) = self._basis
-        value = basis.weight * basis.separate(step.embeddings, step.labels)
+        value = basis.weight * basis.separate(step.embeddings, step.labels, step.rows)
         if (step.moment.step + 1) % step.moment.steps == 0:
             logger.info("%s: %s", self.label, basis.summary())
         return {self.name: value}

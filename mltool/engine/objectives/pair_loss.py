@@ -39,6 +39,16 @@ class DeclaredSides:
         return Comparison(anchors, candidates, build_pairs(anchors, candidates))
 
 
+class DistinctImages:
+    """The batch against itself, without pairs of one image, which a small class repeats."""
+
+    def compare(self, term: "PairTerm", step: StepOutputs) -> Comparison:
+        """Return the pairs of different images among the student's vectors."""
+        comparison = DeclaredSides().compare(term, step)
+        differs = step.rows[:, None] != step.rows
+        return comparison._replace(pairs=scale_pairs(comparison.pairs, differs))
+
+
 class PairTerm(Term):
     """One loss with its proxies, if it has some, on pairs of anchors and candidates.
 

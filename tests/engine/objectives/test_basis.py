@@ -78,6 +78,29 @@ def test_a_step_is_the_equations_by_hand() -> None:
     assert pushed.any()
 
 
+def test_an_image_that_a_batch_repeats_is_not_mined() -> None:
+    """It would be most of what is pulled where pseudo-classes are small."""
+    objective, model = build("slade:warmup=none")
+    twice = torch.arange(COUNT // 2).repeat(2)
+    inputs, labels = draw(1).inputs[twice], draw(1).labels[twice]
+    repeated = Batch(inputs, labels, twice, torch.arange(COUNT))
+    for step in range(2):
+        values = objective({"main": draw(0), STREAM: repeated}, embed_with(model), moment(step))
+    g = functional.normalize(model(inputs))
+    scores, mean = (
+        objective.terms["basis"].basis.score(g),
+        objective.terms["basis"].basis.statistics,
+    )
+    differs = twice[:, None] != twice
+    pulled = (scores >= mean[0, 0]) & differs
+    pushed = (scores <= mean[1, 0]) & differs
+    sim = g @ g.T
+    mined = torch.where(pulled, -sim, 0) + torch.where(pushed, (sim - 0.5).relu(), 0)
+    torch.testing.assert_close(values["unlabeled/contrastive"], mined.sum(1).mean())
+    assert mean[0, 0] > mean[1, 0]
+    assert pulled.any()
+
+
 def test_the_gradient_reaches_model_and_basis_in_full() -> None:
     objective, model = build("slade:warmup=none")
     for step in range(2):
