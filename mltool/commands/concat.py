@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 def run(texts: list[str], output: str) -> None:
     """Join the vectors of the embeddings that `texts` name, by name, and write them to `output`.
 
-    Columns, root and order of the rows are those of the first. Raises InputError, UsageError,
+    Columns, root and order of the rows are those of the first; the bounds of parts are dropped, for
+    the slices of each model lie elsewhere now. Raises InputError, UsageError,
     ResourceError.
     """
     atomic.check_writable(output)

@@ -47,17 +47,21 @@ class Split:
 @dataclass(frozen=True, eq=False)
 class _Images:
     vectors: Matrix
-    labels: np.ndarray  # [N] int64, -1 = unknown
+    labels: np.ndarray  # [N] int64, classes numbered from 0, -1 = unknown
     metric: str
     min_classes: int
     counts: dict[str, int] = field(default_factory=dict)
 
-    def count_classes(self, clusters: np.ndarray, count: int) -> np.ndarray:
-        """Count for each cluster [count] the classes with two images or more inside it."""
-        cells, sizes = np.unique(
-            np.stack([clusters, self.labels])[:, self.labels >= 0], axis=1, return_counts=True
-        )
-        return np.bincount(cells[0, sizes >= _FEWEST], minlength=count)
+    def count_classes(self, rows: np.ndarray, clusters: np.ndarray, count: int) -> np.ndarray:
+        """Count the classes with two images or more inside each cluster: [count].
+
+        `rows` [n] are the images that count, `clusters` [n] are theirs.
+        """
+        classes = self.labels.max(initial=0) + 1
+        labelled = self.labels[rows] >= 0
+        cells = clusters[labelled] * classes + self.labels[rows[labelled]]
+        cells, sizes = np.unique(cells, return_counts=True)
+        return np.bincount(cells[sizes >= _FEWEST] // classes, minlength=count)
 
 
 def divide(
@@ -86,7 +90,9 @@ def divide(
     Raises InputError where all images together have too few classes, and for a previous cluster
     above K - 1.
     """
-    images = _Images(vectors, labels, metric, min_classes)
+    classes, numbers = np.unique(labels, return_inverse=True)  # any numbers may stand for classes
+    numbers = numbers - np.count_nonzero(classes < 0)
+    images = _Images(vectors, numbers, metric, min_classes)
     clusters = divider(np.arange(len(labels)), count).astype(np.int64)
     clusters = _merge_small(images, clusters, count)
     before = previous
@@ -137,10 +143,11 @@ def deal_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def _merge_small(images: _Images, clusters: np.ndarray, count: int) -> np.ndarray:
     """Merge each cluster with too few classes, that with the fewest first, into the nearest."""
     clusters, merged, means = clusters.copy(), 0, None
+    rows = np.arange(len(clusters))
     while True:
         sizes = np.bincount(clusters, minlength=count)
         present = np.flatnonzero(sizes)
-        classes = images.count_classes(clusters, count)
+        classes = images.count_classes(rows, clusters, count)
         smallest = present[classes[present].argmin()]
         if classes[smallest] >= images.min_classes:
             break
@@ -189,12 +196,9 @@ def _halve(images: _Images, clusters: np.ndarray, count: int, divider: Divider) 
     result, whole = 2 * clusters, 0
     for cluster in np.unique(clusters).tolist():
         rows = np.flatnonzero(clusters == cluster)
-        halves = result.copy()
-        if len(rows) >= 2:
-            halves[rows] += divider(rows, 2)
-        classes = images.count_classes(halves, 2 * count)[[2 * cluster, 2 * cluster + 1]]
-        if classes.min() >= images.min_classes:
-            result = halves
+        halves = divider(rows, 2) if len(rows) >= 2 else np.zeros(len(rows), np.int64)
+        if images.count_classes(rows, halves, 2).min() >= images.min_classes:
+            result[rows] += halves
         else:
             whole += 1
     images.counts["not_doubled"] = whole
@@ -203,10 +207,9 @@ def _halve(images: _Images, clusters: np.ndarray, count: int, divider: Divider) 
 
 def _set_aside(images: _Images, clusters: np.ndarray) -> np.ndarray:
     """Return clusters [N] with -1 for images that are alone in their class in their cluster."""
-    _, cell, sizes = np.unique(
-        np.stack([clusters, images.labels]), axis=1, return_inverse=True, return_counts=True
-    )
-    alone = (sizes[cell.ravel()] < _FEWEST) | (images.labels < 0)
+    cells = clusters * (images.labels.max(initial=0) + 2) + images.labels + 1
+    _, cell, sizes = np.unique(cells, return_inverse=True, return_counts=True)
+    alone = (sizes[cell] < _FEWEST) | (images.labels < 0)
     images.counts["set_aside"] = int(alone.sum())
     return np.where(alone, -1, clusters)
 

@@ -84,8 +84,9 @@ def split_of(clusters: list[int], labels: list[int], count: int, **settings: obj
     return divide(vectors, np.array(labels), count=count, divider=repeat(clusters), **facts)
 
 
-def test_images_alone_in_their_class_are_set_aside() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(10))
+def test_images_alone_in_their_class_are_set_aside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     clusters, labels = rng.integers(0, 3, 60), rng.integers(-1, 15, 60)
     split = split_of(clusters.tolist(), labels.tolist(), 3)
     cells = Counter(zip(clusters.tolist(), labels.tolist(), strict=True))
