@@ -28,6 +28,7 @@ from mltool.options.model import ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.packing import PackOptions
+from mltool.options.parts import PartOptions
 from mltool.options.pretext import BackboneOptions, PretextOptions
 from mltool.options.retrieval import (
     Database,
@@ -100,12 +101,13 @@ def train(
     batches: BatchOptions,
     tuples: TupleOptions,
     unlabeled: UnlabeledOptions,
+    parts: PartOptions,
     optimisation: OptimisationOptions,
     validation: ValidationOptions,
     execution: RunOptions,
 ) -> None:
     """Train an embedding on labelled images."""
-    rules.check_train(model, objective, images, batches, tuples, unlabeled)
+    rules.check_train(model, objective, images, batches, tuples, unlabeled, parts, optimisation)
     from mltool.commands import train
 
     train.run(
@@ -118,6 +120,7 @@ def train(
         batches=batches,
         tuples=tuples,
         unlabeled=unlabeled,
+        parts=parts,
         optimisation=optimisation,
         validation=validation,
         execution=execution,

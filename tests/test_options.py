@@ -86,7 +86,7 @@ def test_what_changes_no_result_is_not_recorded(group: type) -> None:
     unrecorded = {name for name, rule in rules_of(group).items() if not rule.recorded}
     inputs = {"init", "labels", "root", "pairs", "teacher", "teacher_weights", "val"}
     inputs |= {"ground_truth", "distractors", "reference", "check_against"}
-    inputs |= {"unlabeled", "unlabeled_labels"}
+    inputs |= {"unlabeled", "unlabeled_labels", "clusters"}
     names = {field.name for field in dataclasses.fields(group)}
     assert unrecorded == names & (RUN_TIME | inputs)
 

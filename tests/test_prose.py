@@ -63,8 +63,23 @@ NOUNS_AND_VERBS = {"embed", "embedding", "need", "ranking", "seed", "speed"}
 VAGUE = {"own", "there", "place", "found", "given", "known", "chosen", "part", "parts"}
 # `part` is a slice of the embedding vector and nothing else: these files handle such slices.
 PARTS = {
+    "cli.py",
+    "commands/embed.py",
     "commands/evaluate.py",
+    "commands/heads.py",
+    "commands/learners.py",
     "commands/plot.py",
+    "commands/train.py",
+    "commands/training_options.py",
+    "commands/training_setup.py",
+    "models/embedder.py",
+    "models/learners.py",
+    "models/spec.py",
+    "options/embedding.py",
+    "options/parts.py",
+    "options/rules.py",
+    "parts/masks.py",
+    "parts/slices.py",
     "files/describe.py",
     "files/embeddings.py",
     "files/embeddings_writer.py",

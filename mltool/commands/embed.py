@@ -18,12 +18,13 @@ from mltool.engine.extract import Extraction, embed_blocks
 from mltool.engine.loading import default_workers
 from mltool.engine.signals import watch
 from mltool.engine.vectors import Vectors
-from mltool.errors import Interrupted, SkippedInputs
+from mltool.errors import Interrupted, SkippedInputs, UsageError
 from mltool.files import atomic, canonical_json, history
 from mltool.files.embeddings_writer import PARTIAL, EmbeddingsWriter, discard
 from mltool.files.lists import vector_lists
 from mltool.files.locations import path_column
 from mltool.files.manifest import Manifest
+from mltool.files.vector_parts import Bounds
 from mltool.models.embedder import Embedder
 from mltool.models.source import Source, open_model
 from mltool.models.spec import ModelSpec
@@ -49,6 +50,18 @@ class Penultimate(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features [B, C]."""
         return self.model.penultimate(images)
+
+
+class Part(nn.Module):
+    """A model that gives the vector of one learner."""
+
+    def __init__(self, model: Embedder, part: int) -> None:
+        super().__init__()
+        self.model, self.spec, self.part = model, model.spec, part
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return that part of the vectors [B, D']."""
+        return self.model(images, part=self.part)
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,8 @@ def run(
     manifest = _read_list(data, lists, options.shard, of_vectors=of_vectors)
     opened = open_by_options(model, source, seed=execution.seed)
     precision = devices.precision(execution.precision, device, training=False, of_head=of_vectors)
-    dim = _dim(opened.model, penultimate=options.penultimate)
+    _choose_output(opened.model, options)
+    dim = _dim(opened.model, options)
     logger.info("embed: %s; %d-d, %s, %s", manifest.summary(), dim, precision, device)
     if options.dry_run:
         columns = options.views * dim
@@ -129,7 +143,7 @@ def _write(
     call: _Call, manifest: Manifest, opened: Source, device: torch.device, precision: str
 ) -> int:
     """Write the file; return how many images were skipped."""
-    model: nn.Module = Penultimate(opened.model) if call.options.penultimate else opened.model
+    model = _choose_output(opened.model, call.options)
     steps = _history(call, manifest, opened, precision)
     logger.debug("settings: %s", steps[-1]["settings"])
     if call.options.resume and _is_made_by(call.output, steps):
@@ -167,16 +181,17 @@ def _open_writer(
     return EmbeddingsWriter(
         call.output,
         names=manifest.names,
-        dim=options.views * _dim(opened.model, penultimate=options.penultimate),
+        dim=options.views * _dim(opened.model, options),
         dtype=options.dtype,
         labels=manifest.labels,
         label_names=manifest.label_names,
         columns=_columns(manifest, call.output, of_vectors=spec.takes_vectors),
         metric=spec.metric,
         normalized=spec.normalize and not options.penultimate and options.dtype == "float32",
-        space=f"{opened.space}/penultimate" if options.penultimate else opened.space,
-        teacher_space="" if options.penultimate else spec.teacher_space,
+        space=_name_space(opened, options),
+        teacher_space=spec.teacher_space if _is_whole(options) else "",
         views=options.views,
+        parts=_list_parts(opened.model, options),
         preprocess=_preprocess(options, source, spec, seed=call.execution.seed),
         root=manifest.root,
         history=steps,
@@ -267,9 +282,41 @@ def _is_made_by(path: str, steps: history.History) -> bool:
     return bool(present) and canonical_json.digest(present[-1]) == canonical_json.digest(steps[-1])
 
 
-def _dim(model: Embedder, *, penultimate: bool) -> int:
-    """Return the length of a vector, asked of the model itself."""
-    if not penultimate:
+def _is_whole(options: EmbedOptions) -> bool:
+    """Return whether the vectors are the embeddings that the model is for."""
+    return options.part is None and not options.penultimate
+
+
+def _choose_output(model: Embedder, options: EmbedOptions) -> nn.Module:
+    """Return what gives the vectors. Raises UsageError for a part that the model does not have."""
+    if options.penultimate:
+        return Penultimate(model)
+    if options.part is None:
+        return model
+    count = model.parts.count if model.parts is not None else 0
+    if options.part >= count:
+        names = f"parts 0 to {count - 1}" if count else "no parts (train --parts makes some)"
+        raise UsageError(f"--part {options.part}: the model has {names}")
+    return Part(model, options.part)
+
+
+def _name_space(opened: Source, options: EmbedOptions) -> str:
+    if options.part is not None:
+        return f"{opened.space}/part-{options.part}"
+    return f"{opened.space}/penultimate" if options.penultimate else opened.space
+
+
+def _list_parts(model: Embedder, options: EmbedOptions) -> Bounds:
+    """Return the columns of the parts of whole vectors of one view, where parts are columns."""
+    is_plain = _is_whole(options) and options.views == 1
+    return model.parts.bounds if is_plain and model.parts is not None else ()
+
+
+def _dim(model: Embedder, options: EmbedOptions) -> int:
+    """Return the length of a vector, of pooled features asked of the model itself."""
+    if options.part is not None and model.parts is not None:
+        return model.parts.part_dim
+    if not options.penultimate:
         return model.spec.dim
     blank = torch.zeros(1, *model.spec.input_shape, device=model.mean.device)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from mltool.errors import InputError
 from mltool.files import safetensors_file
 from mltool.files.cached_vectors import CachedVectors
 from mltool.files.manifest import Manifest
-from mltool.models import checkpoint
+from mltool.models import checkpoint, learners
 from mltool.models.embedder import Embedder, build_head
 from mltool.models.spec import ModelSpec
 from mltool.options import heads
@@ -33,9 +33,15 @@ def learns_head(model: ModelOptions) -> bool:
 
 
 def build(
-    options: TrainingOptions, manifest: Manifest, *, default_dim: int | None = None
+    options: TrainingOptions,
+    manifest: Manifest,
+    *,
+    default_dim: int | None = None,
+    parts: str | None = None,
 ) -> Embedder:
     """Build the head to start from on the vectors of a list: a new one, or a checkpoint's.
+
+    `parts` is how the vector is divided, None = as in the checkpoint.
 
     Raises UsageError for options that are for images, InputError for vectors of another model than
     those that the checkpoint takes.
@@ -55,10 +61,12 @@ def build(
         dim=options.model.dim or (stored.dim if projection == "none" else usual_dim),
         space=stored.space,
         metric=stored.metric,
+        parts=parts if parts is not None else start.spec.parts if start else "",
     )
     model = build_head(spec, seed=options.execution.seed)
     if start is not None:
-        checkpoint.load_matching(model, start.state, start.path)
+        state = learners.keep_fitting(start.state, start.spec.parts, spec.parts)
+        checkpoint.load_matching(model, state, start.path)
     return model
 
 

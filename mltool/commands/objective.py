@@ -148,14 +148,15 @@ def list_terms(
     lesson: Lesson | None = None,
     stream: str = MAIN,
     selector: Selector | None = None,
+    owner: str = "",
 ) -> dict[str, Term]:
     """List the terms by key: N for the N-th loss, N/memory and N/mixed behind it.
 
     The memory itself comes last, so that it is filled when all losses were taken. Keys and names
-    of terms on another stream than `main` begin with its name. `selector` chooses among the pairs
-    where there is no miner.
+    of terms on another stream than `main` begin with its name, those of one learner of several
+    with `owner`. `selector` chooses among the pairs where there is no miner.
     """
-    prefix = "" if stream == MAIN else f"{stream}/"
+    prefix = "".join(f"{each}/" for each in (stream, owner) if each not in ("", MAIN))
     miner, memory = additions.miner, None
     if miner is not None:
         selector = load_miner(miner, dim=dim, generator=generator)

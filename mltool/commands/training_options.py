@@ -12,6 +12,7 @@ from mltool.options.lists import ListOptions
 from mltool.options.model import ModelOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
+from mltool.options.parts import PartOptions
 from mltool.options.run import RunOptions
 from mltool.options.unlabeled import UnlabeledOptions
 from mltool.options.validation import ValidationOptions
@@ -43,6 +44,7 @@ class TrainingOptions:
     validation: ValidationOptions
     execution: RunOptions
     unlabeled: UnlabeledOptions = field(default_factory=UnlabeledOptions)
+    parts: PartOptions = field(default_factory=PartOptions)
 
     @property
     def lr(self) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from mltool import components
 from mltool.commands.training_data import augmentation
 from mltool.commands.training_options import TrainingOptions
+from mltool.engine.cluster_sampler import ClustersInTurn
 from mltool.engine.samplers import ClassBalanced, Sampler, Views
 from mltool.engine.training import Validation
 from mltool.files import history
@@ -48,6 +49,8 @@ def record_sizes(sampler: Sampler) -> dict[str, object]:
     """Return the sizes of P x K batches as they were resolved, nothing for other batches."""
     while isinstance(sampler, Views):
         sampler = sampler.sampler
+    if isinstance(sampler, ClustersInTurn):
+        sampler = sampler.every
     if not isinstance(sampler, ClassBalanced):
         return {}
     return {

@@ -19,7 +19,7 @@ from mltool.engine.samplers import ClassBalanced, Sampler, choose_sizes
 from mltool.engine.training import ExecutionOptions, TrainingPlan
 from mltool.errors import InputError, UsageError
 from mltool.files.manifest import Manifest
-from mltool.models import backbones, checkpoint, kept_run
+from mltool.models import backbones, checkpoint, kept_run, learners
 from mltool.models.embedder import Embedder, build, count_parameters
 from mltool.models.modes import has_batch_norm
 
@@ -38,15 +38,20 @@ def session(options: TrainingOptions) -> Iterator[torch.device]:
 
 
 def build_model(
-    options: TrainingOptions, manifest: Manifest, *, default_dim: int | None = None
+    options: TrainingOptions,
+    manifest: Manifest,
+    *,
+    default_dim: int | None = None,
+    parts: str | None = None,
 ) -> Embedder:
     """Build the model to start from: new, with a backbone's weights, or a checkpoint's.
 
     A head is built for the vectors of the list. `default_dim` is the length of an embedding unless
-    --dim says another; without it a checkpoint keeps the length that it has.
+    --dim says another; without it a checkpoint keeps the length that it has. `parts` is how the
+    vector is divided, None = as in the checkpoint.
     """
     if heads.learns_head(options.model):
-        return heads.build(options, manifest, default_dim=default_dim)
+        return heads.build(options, manifest, default_dim=default_dim, parts=parts)
     start = checkpoint.read(options.model.init) if options.model.init is not None else None
     spec = start.spec if start is not None else None
     if spec is not None and spec.takes_vectors:
@@ -71,9 +76,11 @@ def build_model(
         weights=options.model.weights,
         seed=options.execution.seed,
         keep_aspect=keep_aspect,
+        parts=parts if parts is not None else spec.parts if spec else "",
     )
     if start is not None and options.model.init is not None:
-        checkpoint.load_matching(model, start.state, options.model.init)
+        state = learners.keep_fitting(start.state, start.spec.parts, model.spec.parts)
+        checkpoint.load_matching(model, state, options.model.init)
     return model
 
 

@@ -17,6 +17,7 @@ from mltool.commands.objective import Additions, Pairing, choose_additions, list
 from mltool.commands.training_options import TrainingOptions
 from mltool.components import Choice
 from mltool.datasets import open_data
+from mltool.engine.loop import Run
 from mltool.engine.objectives.basis import BasisTerm, SeparationTerm, load_basis
 from mltool.engine.objectives.objective import Objective, Term
 from mltool.engine.objectives.pair_loss import Selector
@@ -140,13 +141,21 @@ class SecondStream:
             selector=selector,
         )
 
-    def open(self, model: Embedder, objective: Objective) -> Stream:
+    @property
+    def rates(self) -> dict[str, float]:
+        """No rates: those of the options hold."""
+        return {}
+
+    def adapt(self, run: Run) -> None:
+        """Change nothing: a student goes on with all that it has."""
+
+    def open_streams(self, model: Embedder, objective: Objective) -> list[Stream]:
         """Open the images. Raises InputError for vectors that a head does not take."""
         columns = objective.columns(UNLABELED)
         source = training_data.open_training(self.options, model, self.manifest, columns)
         if isinstance(source, Vectors):
             heads.check_input(model.spec, source.stored, head="the head")
-        return Stream(UNLABELED, source, self.sampler)
+        return [Stream(UNLABELED, source, self.sampler)]
 
     def report(self) -> None:
         """Log the images, and where their pseudo-labels come from."""

@@ -116,7 +116,7 @@ def _put_back(run: Run, kept: KeptRun) -> None:
     if run.ema is not None:
         source = kept.start.state | kept.section("ema.")
         if not kept.facts.ema_updates:  # there are none yet: they begin at the weights
-            source = run.model.state_dict()
+            source = dict(run.model.named_parameters())
         for name, average in run.ema.averages.items():
             average.copy_(source[name])
         run.ema.updates = kept.facts.ema_updates

@@ -23,6 +23,8 @@ from mltool.models.embedder import ModelInputs
 from mltool.models.spec import ModelSpec
 from mltool.transforms import resize_longer, resize_shorter, to_tensor
 
+LEARNER = "learner"  # a column that a sampler of clusters adds
+
 Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
@@ -38,6 +40,12 @@ class Batch:
     columns: dict[str, Tensor] = field(default_factory=dict)  # [B, ...] by name; on the CPU
     # [V_g, B, 3, S_g, S_g] uint8 for each size of crops, the largest first; of one view none
     views: tuple[Tensor, ...] = ()
+
+    @property
+    def learner(self) -> int | None:
+        """The learner whose part of the vector learns from this batch, None = the whole vector."""
+        column = self.columns.get(LEARNER)
+        return int(column[0]) if column is not None and column[0] >= 0 else None
 
     def stack_inputs(self) -> Tensor:
         """Return the inputs as one tensor [B, ...]; images must be of one size."""

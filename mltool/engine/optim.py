@@ -17,6 +17,7 @@ from mltool.options.optimisation import RATE_GROUPS, OptimizerName, ScheduleName
 
 Members = list[tuple[str, nn.Parameter]]
 OTHERWISE = "proxies"  # of an objective that names none
+GROUP_OF = {"parts": "masks"}  # of children of the model, where the names differ
 
 # Rates relative to --lr where they are not asked for. A pretrained backbone moves ten times slower
 # than a fresh head; proxies, which see few gradients each, ten times faster.
@@ -108,7 +109,7 @@ def _list_parameters(
 ) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield (group, name, parameter) of all that learns."""
     for name, parameter in model.named_parameters():
-        child = name.partition(".")[0]
+        child = GROUP_OF.get(first := name.partition(".")[0], first)
         yield child if child in RATE_GROUPS else "projection", f"model.{name}", parameter
     group_of: dict[nn.Parameter, str] = {}
     for module in objective.modules():  # the inner modules come later, and prevail

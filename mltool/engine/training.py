@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -261,9 +262,10 @@ class _CheckpointSaver:
 
     def _weights(self) -> dict[str, Tensor]:
         self._check_finite()
-        averages = self.run.ema.averages if self.run.ema is not None else {}
-        state = self.run.model.state_dict() | averages
-        return {key: value.detach().cpu().clone() for key, value in state.items()}
+        model, ema = self.run.model, self.run.ema
+        # not by the names of the averages: a state may join several parameters to one tensor
+        with ema.apply_to(model) if ema is not None else nullcontext():
+            return {key: of.detach().cpu().clone() for key, of in model.state_dict().items()}
 
     def _check_finite(self) -> None:
         """Raise NumericError for weights spoiled by a gradient that was not finite."""

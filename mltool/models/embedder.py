@@ -7,6 +7,7 @@ The chain with its shapes, for a ResNet-50 at 224 pixels with `projection=linear
     _pool: before, pooling      [B, 2048]          pooled features, what `penultimate` returns
     after                       [B, 512]           raw embeddings
     forward                     [B, 512]           embeddings of unit length
+    forward(part=k)             [B, 512 / K]       what learner k sees, of slices; of unit length
 
 A projection acts either on the maps (`before`, a 1x1 convolution) or on the pooled features
 (`after`). A block on feature maps belongs in `_pool`, which every pass goes through: with and
@@ -20,6 +21,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mltool import components
 from mltool.errors import UsageError
-from mltool.models import backbones, projections, stages
-from mltool.models.modes import keep_statistics, switch_to_eval
+from mltool.models import backbones, learners, projections, stages
+from mltool.models.modes import hold_still, keep_statistics, switch_to_eval
 from mltool.models.precision import widen
 from mltool.models.spec import ModelSpec
 from mltool.models.stages import StageHook
@@ -61,31 +63,58 @@ class Embedder(nn.Module):
             pooled = _count_pooled_features(spec.channels, spec.pooling, spec.crop)
         projection = projections.create(spec.projection, channels=pooled, dim=spec.dim)
         self.before, self.after = projection.before, projection.after
+        self.parts = learners.create_parts(spec)
+        if self.parts is not None and self.parts.cuts_projection:
+            self.after = projections.slice_linear(self.after, self.parts.count)
         mean, std = (torch.tensor(of)[None, :, None, None] for of in (spec.mean, spec.std))
         self.register_buffer("mean", 255 * mean, persistent=False)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
 
     def forward(
-        self, images: ModelInputs, *, raw: bool = False, tap: StageHook | None = None
+        self,
+        images: ModelInputs,
+        *,
+        raw: bool = False,
+        tap: StageHook | None = None,
+        part: int | None = None,
+        hold_backbone: bool = False,
     ) -> Tensor:
         """Embed images, float32 [B, dim]; `raw` leaves out the unit length.
 
         `tap` keeps the activations of a stage or replaces them. Replaced activations have no image
-        behind them, so the running statistics of batch normalisation stay as they are.
+        behind them, so the running statistics of batch normalisation stay as they are. `part` asks
+        for that part of the vector instead, [B, D'], of unit length by itself. `hold_backbone`
+        lets the backbone stand still: it gets no gradient, and its statistics stay as they are.
         """
         replaces = tap is not None and tap.replacement is not None
         with keep_statistics(self) if replaces else nullcontext():
-            pooled = self.penultimate(images, tap=tap)
-            vectors = widen(self.after(pooled))
+            pooled = self.penultimate(images, tap=tap, hold_backbone=hold_backbone)
+            vectors = widen(self._project(pooled, part))
         return functional.normalize(vectors) if self.spec.normalize and not raw else vectors
 
-    def penultimate(self, images: ModelInputs, *, tap: StageHook | None = None) -> Tensor:
+    def penultimate(
+        self, images: ModelInputs, *, tap: StageHook | None = None, hold_backbone: bool = False
+    ) -> Tensor:
         """Return the pooled features before the projection [B, C], not normalised."""
         if not isinstance(images, Tensor):
             assert tap is None, "maps of unequal sizes are no single tensor"
-            return apply_by_size(self.penultimate, images)
-        maps = self._maps(images) if tap is None else self._maps_through(images, tap)
+            return apply_by_size(partial(self.penultimate, hold_backbone=hold_backbone), images)
+        with hold_still(self.backbone) if hold_backbone else nullcontext():
+            maps = self._maps(images) if tap is None else self._maps_through(images, tap)
         return self._pool(maps)
+
+    def _project(self, pooled: Tensor, part: int | None) -> Tensor:
+        """Return raw vectors of pooled features: whole ones [B, D], or a part of them [B, D']."""
+        if self.parts is None:
+            assert part is None, "a model without parts"
+            return self.after(pooled)
+        if part is None:
+            return self.parts.whole(self.after(pooled))
+        if self.parts.cuts_projection:
+            vectors = projections.project_slice(self.after, pooled, part)
+            if vectors is not None:
+                return vectors
+        return self.parts(self.after(pooled), part)
 
     def _maps(self, images: Tensor) -> Tensor:
         """Return the feature maps of the backbone, [B, 3, H, W] -> [B, C, h, w]; vectors pass."""
@@ -155,6 +184,7 @@ def build(
     weights: str | None,
     seed: int,
     keep_aspect: bool = False,
+    parts: str = "",
 ) -> Embedder:
     """Build a new model: random from `seed`, then `weights` in the backbone.
 
@@ -183,6 +213,7 @@ def build(
         # timm's weights expect timm's resizing; a network from scratch takes the faster one
         interpolation="bilinear" if weights is None else backbones.interpolation(arch),
         keep_aspect=keep_aspect,
+        parts=parts,
     )
     model = Embedder(spec, backbone)
     if keep_aspect:
@@ -240,4 +271,4 @@ def fingerprint(model: Embedder) -> str:
 
 def _list_blocks(spec: ModelSpec) -> str:
     """List the blocks behind the backbone; one that is absent must leave the text as it is."""
-    return f"{spec.pooling} {spec.projection}"
+    return " ".join(filter(None, (spec.pooling, spec.projection, spec.parts)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,3 +40,10 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for module, momentum in momenta.items():
             module.momentum = momentum
+
+
+@contextmanager
+def hold_still(model: nn.Module) -> Iterator[None]:
+    """Let a network get no gradient and remember no statistics in the block."""
+    with torch.no_grad(), keep_statistics(model):
+        yield

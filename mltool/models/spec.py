@@ -33,7 +33,8 @@ class ModelSpec:
     `channels` is the depth of its last feature map, `dim` the length of an embedding. Test images
     are resized to `resize` pixels on the shorter side and the centre square of `crop` is taken;
     with `keep_aspect` they stay whole, and their longer side has at most `crop` pixels.
-    `teacher_space` names the model whose embeddings a student's can be compared with.
+    `teacher_space` names the model whose embeddings a student's can be compared with. `parts` says
+    how learners divide the vector: a component with its settings, "" = they do not.
 
     A head has no pixels and no pooling, see `describe_head`; `channels` is the length of its input.
     `input_space` names the model whose vectors it takes, "" = unknown, and `input_metric` is the
@@ -56,10 +57,11 @@ class ModelSpec:
     std: tuple[float, ...] = field(default=IMAGENET_STD, metadata={NEUTRAL: (), OF_IMAGES: True})
     input_space: str = field(default="", metadata={NEUTRAL: ""})
     input_metric: str = field(default="", metadata={NEUTRAL: ""})
+    parts: str = field(default="", metadata={NEUTRAL: ""})
 
     @classmethod
     def describe_head(
-        cls, length: int, *, projection: str, dim: int, space: str, metric: str
+        cls, length: int, *, projection: str, dim: int, space: str, metric: str, parts: str = ""
     ) -> "ModelSpec":
         """Describe a head on vectors of one length; `space` and `metric` are those of its input."""
         return cls(
@@ -75,6 +77,7 @@ class ModelSpec:
             std=(),
             input_space=space,
             input_metric=metric,
+            parts=parts,
         )
 
     def __post_init__(self) -> None:
@@ -178,7 +181,7 @@ def _check_head(spec: ModelSpec) -> None:
         space=spec.input_space,
         metric=spec.input_metric,
     )
-    learned = {key: getattr(spec, key) for key in ("normalize", "metric", "teacher_space")}
+    learned = {key: getattr(spec, key) for key in ("normalize", "metric", "teacher_space", "parts")}
     if spec != dataclasses.replace(plain, **learned) or spec.input_metric not in METRICS:
         raise ValueError("a head")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mltool.options.group import Rule
+from mltool.options.group import Rule, check_rules
 from mltool.options.images import complete_from
 from mltool.options.lists import OnBadImage
 from mltool.options.run import DryRun, Resume
@@ -13,7 +13,7 @@ from mltool.options.run import DryRun, Resume
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Which vectors, and of which images."""
+    """Which vectors, and of which images. Raises UsageError for --part beside --penultimate."""
 
     penultimate: Annotated[
         bool,
@@ -22,6 +22,16 @@ class EmbedOptions:
         ),
         Rule(neutral=False),
     ] = False
+    part: Annotated[
+        int | None,
+        typer.Option(
+            "--part",
+            metavar="K",
+            min=0,
+            help="The part of one learner instead of the whole vector, counted from 0.",
+        ),
+        Rule(neutral=None, excludes=("penultimate",), because="is a part of the embedding"),
+    ] = None
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option("--dtype", help="Of the stored vectors.")
     ] = "float32"
@@ -51,3 +61,6 @@ class EmbedOptions:
     on_bad_image: OnBadImage = "error"
     resume: Resume = False
     dry_run: DryRun = False
+
+    def __post_init__(self) -> None:
+        check_rules(self)

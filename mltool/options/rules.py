@@ -29,6 +29,8 @@ from mltool.options.images import ImageOptions
 from mltool.options.lists import parse_block
 from mltool.options.model import VECTORS, ModelOptions, SourceOptions
 from mltool.options.objective import ObjectiveOptions
+from mltool.options.optimisation import OptimisationOptions
+from mltool.options.parts import PartOptions
 from mltool.options.pretext import BackboneOptions, PretextOptions, choose_views
 from mltool.options.retrieval import (
     PlotOptions,
@@ -49,6 +51,8 @@ def check_train(
     batches: BatchOptions,
     tuples: TupleOptions,
     unlabeled: UnlabeledOptions,
+    parts: PartOptions,
+    optimisation: OptimisationOptions,
 ) -> None:
     """Refuse options of `train` that do not fit together."""
     losses = parse_losses(objective.loss)
@@ -61,6 +65,8 @@ def check_train(
     _check_additions(losses, objective, symmetric=True)
     if unlabeled.unlabeled is not None:
         _check_unlabeled(unlabeled, objective, tuples)
+    if parts.parts is not None:
+        _check_parts(parts.parts, parts, model, tuples, unlabeled, optimisation)
 
 
 def check_distill(
@@ -247,6 +253,34 @@ def _check_unlabeled(
         _check_additions(losses, objective, symmetric=True)
     else:
         refuse_mined(unlabeled.basis, losses)
+
+
+def _check_parts(
+    text: str,
+    parts: PartOptions,
+    model: ModelOptions,
+    tuples: TupleOptions,
+    unlabeled: UnlabeledOptions,
+    optimisation: OptimisationOptions,
+) -> None:
+    choice = components.parse("parts", text)
+    count = choice["count"]
+    if count is None and parts.clusters is None:
+        raise UsageError(
+            f"--parts {text}: say how many, as in {choice.name}:count=4, or name --clusters"
+        )
+    if choice.name == "slices" and isinstance(count, int) and model.dim and model.dim % count:
+        raise UsageError(
+            f"--dim {model.dim} does not divide into {count} slices; choose another --dim or count"
+        )
+    for flag, is_used in (
+        ("--mining", tuples.mining != "none"),
+        ("--unlabeled", unlabeled.unlabeled is not None),
+    ):
+        if is_used:
+            raise UsageError(f"{flag} trains the whole vector; leave it out beside --parts")
+    if dict(choice.settings).get("lr") is not None and "masks" in optimisation.rates:
+        raise UsageError("--parts and --lr-group both name a rate for masks; leave one out")
 
 
 def _refuse_batches(batches: BatchOptions, chooser: str) -> None:

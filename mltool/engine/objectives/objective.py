@@ -7,6 +7,7 @@ stands in that list: a method that needs another noun gets another kind of term,
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Term(nn.Module, ABC):
     # against embeddings that all become the same
     remedy = "try a lower --lr, easier negatives (another --miner), or more classes per batch"
     warmup = 0  # steps at the start of a run in which the model stands still
+    hold_until = 0  # the epoch before which the backbone stands still in the term's steps
 
     def __init__(self, name: str, *, stream: str = MAIN) -> None:
         super().__init__()
@@ -138,6 +140,7 @@ class Objective(nn.Module):
         self, batches: Mapping[str, Batch], model: Embed, moment: Moment
     ) -> dict[str, StepOutputs]:
         """Embed the batches of some streams in one pass, and split what comes out."""
+        model = self._choose_part(batches, model, moment)
         settings: dict[str, object] = {"raw": True} if self.raw else {}
         hook = StageHook(self.stage) if self.stage is not None else None
         if hook is not None:
@@ -161,6 +164,21 @@ class Objective(nn.Module):
             )
             for (name, batch), span in zip(batches.items(), spans, strict=True)
         }
+
+    def _choose_part(self, batches: Mapping[str, Batch], model: Embed, moment: Moment) -> Embed:
+        """Return the model for one pass: the part of the vector that learns, and what does not."""
+        settings: dict[str, object] = {}
+        learners = {batch.learner for batch in batches.values()}
+        assert len(learners) == 1, "batches of different learners"
+        if (learner := learners.pop()) is not None:
+            settings["part"] = learner
+        if any(
+            moment.epoch < term.hold_until and term.active(batches[term.stream])
+            for term in self._listed
+            if term.stream in batches
+        ):
+            settings["hold_backbone"] = True
+        return partial(model, **settings) if settings else model
 
     def _embed_views(
         self, batches: Mapping[str, Batch], model: Embed, moment: Moment
