@@ -64,7 +64,7 @@ class Extension(Protocol):
         ...
 
     def adapt(self, run: Run) -> None:
-        """Adapt what the run begins with."""
+        """Change what the run begins with."""
         ...
 
     def open_streams(self, model: Embedder, objective: Objective) -> list[Stream]:

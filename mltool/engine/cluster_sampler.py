@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mltool.engine.data import LEARNER
-from mltool.engine.samplers import ClassBalanced, EmbedRows, Rows, Sampler
+from mltool.engine.samplers import ClassBalanced, Rows, Sampler
 from mltool.errors import InputError
 
 WHOLE = -1  # instead of a learner: the whole vector
@@ -90,9 +90,6 @@ class ClustersInTurn(Sampler):
     def summary(self) -> str:
         """Describe a batch."""
         return self.every.summary()
-
-    def begin(self, epoch: int, embed: EmbedRows) -> None:
-        """Do nothing: clusters do not change during a run."""
 
     def batch(self, epoch: int, step: int) -> Rows:
         """Return the batch of one step."""

@@ -46,7 +46,7 @@ class Parts(Protocol):
         ...
 
     def use(self, learners: int) -> None:
-        """Say how many learners have a cluster."""
+        """Note how many learners have a cluster."""
         ...
 
 

@@ -75,7 +75,7 @@ class Masks(nn.Module):
         return vectors
 
     def use(self, learners: int) -> None:
-        """Say that the first `learners` masks have a cluster; fixed ones divide the dimensions."""
+        """Note that the first `learners` masks have a cluster; fixed ones divide the dimensions."""
         self.in_use.fill_(learners)
         if isinstance(self.weight, Tensor):
             edges = [self.part_dim * part // learners for part in range(learners + 1)]

@@ -64,5 +64,5 @@ class Slices(nn.Module):
         return functional.normalize(vectors.unflatten(1, (self.count, -1)), dim=2).flatten(1)
 
     def use(self, learners: int) -> None:
-        """Say that the first `learners` slices have a cluster."""
+        """Note that the first `learners` slices have a cluster."""
         self.in_use.fill_(learners)
