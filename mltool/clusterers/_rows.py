@@ -30,6 +30,7 @@ def scale_rows(vectors: Matrix, rows: np.ndarray, metric: str) -> ScaledRows:
     for block in split_rows(len(rows), BLOCK):
         values = vectors[rows[block]].astype(np.float64)
         norms[block] = np.sqrt(np.einsum("nd,nd->n", values, values))
+        release(vectors)  # else rows drawn from all over a file map the whole of it
     broken = int(np.count_nonzero(~np.isfinite(norms)))
     if broken:
         raise NotFiniteError(f"{broken} vectors hold NaN or infinite values; embed them again")
@@ -41,7 +42,7 @@ def scale_rows(vectors: Matrix, rows: np.ndarray, metric: str) -> ScaledRows:
     copy = np.empty((len(rows), vectors.shape[1]), np.float32)
     for block in split_rows(len(rows), BLOCK):
         copy[block] = vectors[rows[block]].astype(np.float64) * factors[block, None]
-    release(vectors)
+        release(vectors)
     return ScaledRows(copy, float(factor))
 
 
