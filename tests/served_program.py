@@ -10,7 +10,10 @@ import runpy
 import signal
 import socket
 import stat
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss  # noqa: F401
@@ -32,6 +35,24 @@ def write_client(path: Path, server: Path) -> None:
     """Write the program that passes its words and files on to the server."""
     path.write_text(CLIENT.format(python=sys.executable, path=str(server)))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@contextmanager
+def serve_recipe(folder: Path, prepare: str) -> Iterator[Path]:
+    """Serve the program after the lines `prepare`; yields the file that stands for `mltool`."""
+    (folder / "prepare.py").write_text(prepare)
+    words = [sys.executable, __file__, folder / "socket", folder / "prepare.py"]
+    root = Path(__file__).parent.parent
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    write_client(folder / "mltool", folder / "socket")
+    try:
+        yield folder / "mltool"
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
 
 
 def run(request: bytes, files: list[int]) -> int:

@@ -7,43 +7,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from served_program import write_client
+from made_trees import draw, make_cub, write
+from served_program import serve_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 RELABEL = RECIPES / "relabel.py"
-SERVER = Path(__file__).parent / "served_program.py"
 COUNTS = """
 from mltool.datasets import cub200, nabirds
 cub200.COUNTS = {"train": (24, 4), "test": (12, 2)}
 nabirds.COUNTS = {"train": (12, 3), "test": (12, 3)}
 """
-
-
-def draw(path: Path, number: int, seed: int) -> None:
-    """Write a small image whose colour tells its class."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng([number, seed])
-    colour = np.random.default_rng(number).integers(0, 255, 3)
-    pixels = colour + generator.integers(-20, 20, (24, 24, 3))
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-
-
-def write(path: Path, *lines: str) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def make_cub(folder: Path) -> None:
-    """Six birds, six images each; the first four classes train."""
-    names = [f"{c:03}.Bird/{n}.jpg" for c in range(1, 7) for n in range(6)]
-    for number, name in enumerate(names):
-        draw(folder / "images" / name, int(name[:3]), number)
-    write(folder / "images.txt", *(f"{n} {name}" for n, name in enumerate(names, start=1)))
-    labels = (f"{n} {int(name[:3])}" for n, name in enumerate(names, start=1))
-    write(folder / "image_class_labels.txt", *labels)
-    write(folder / "classes.txt", *(f"{c} {c:03}.Bird" for c in range(1, 7)))
 
 
 def make_nabirds(folder: Path) -> None:
@@ -62,17 +36,8 @@ def make_nabirds(folder: Path) -> None:
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Path]:
     """Start the program on trees of other counts; yields what stands for `mltool`."""
-    (tmp_path / "prepare.py").write_text(COUNTS)
-    words = [sys.executable, str(SERVER), tmp_path / "socket", tmp_path / "prepare.py"]
-    root = RECIPES.parent
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=root)
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    write_client(tmp_path / "mltool", tmp_path / "socket")
-    yield tmp_path / "mltool"
-    server.terminate()
-    server.wait()
-    server.stdout.close()
+    with serve_recipe(tmp_path, COUNTS) as path:
+        yield path
 
 
 @pytest.mark.slow
