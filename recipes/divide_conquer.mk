@@ -229,9 +229,10 @@ divide-omniglot: $(VENV)/installed
 divide-digits: DIVIDE_ROWS = margin slices-2 masks-learn
 divide-digits: DIVIDE_ABLATIONS =
 divide-digits: DIVIDE_SEEDS = 0
+divide-digits: DIVIDE_COURSE = epochs=4 round=1 full=2 merge=3
 divide-digits: $(VENV)/installed
-	lab=(digits:train $(DIVIDE_LIMIT)) test=(digits:test) view=(--penultimate)
+	lab=(digits:train $(DIVIDE_LIMIT)) test=(digits:test $(DIVIDE_LIMIT)) view=(--penultimate)
 	from=($(or $(DIVIDE_DIGITS),--arch resnet10t --image-size 32 --resize 32 --dim 128) --projection linear)
 	$(call DIVIDE_STEPS,$(DIVIDE)/digits,$(DIVIDE_TABLES)/divide_digits.jsonl,--augment affine -b 50 --no-freeze-bn)
-	epochs=4 round=1 full=2 merge=3 lr=3e-3 learned=learn=true masks=2 least=2
+	$(DIVIDE_COURSE) lr=3e-3 learned=learn=true masks=2 least=2
 	rows
