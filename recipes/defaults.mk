@@ -10,12 +10,13 @@
 # A row is START/STATISTICS/PROJECTION/POOLING/RATE, or START/untrained: the features as they are.
 # One line per finished run in results/defaults_*.jsonl; runs that are there are skipped.
 DEFAULTS_SEEDS ?= 0 1 2
-DEFAULTS_WEIGHTS ?= frozen/none/gem/1e-3 frozen/none/avg/1e-3 frozen/linear/gem/1e-3 \
-  frozen/linear/avg/1e-3 batch/linear/gem/1e-3 batch/none/avg/1e-3 frozen/none/avg/3e-3 \
-  frozen/none/avg/3e-4 frozen/none/gem/3e-3 frozen/linear/avg/3e-3 frozen/linear/avg/3e-4 untrained
+DEFAULTS_WEIGHTS ?= frozen/none/gem/1e-3 frozen/none/gem/1.5e-3 frozen/none/gem/2e-3 \
+  frozen/none/avg/1e-3 frozen/linear/gem/1e-3 frozen/linear/avg/1e-3 batch/linear/gem/1e-3 \
+  batch/none/avg/1e-3 frozen/none/avg/3e-3 frozen/none/avg/3e-4 frozen/none/gem/3e-3 \
+  frozen/linear/avg/3e-3 frozen/linear/avg/3e-4 untrained
 DEFAULTS_SCRATCH ?= batch/linear/gem/1e-3 batch/linear/avg/1e-3 batch/none/avg/1e-3 \
   batch/none/gem/1e-3 batch/linear/gem/3e-3 batch/linear/avg/3e-3 batch/none/avg/3e-3 \
-  batch/none/gem/3e-3 batch/linear/gem/1e-2 batch/linear/avg/1e-2
+  batch/none/gem/3e-3 batch/linear/gem/1e-2 batch/linear/avg/1e-2 batch/linear/gem/3e-2
 
 # $(1) table, $(2) data, $(3) classes to learn, $(4) classes to test, $(5) start, $(6) its words,
 # $(7) rows
