@@ -96,8 +96,8 @@ endef
 
 .PHONY: embedding-transfer-digits embedding-transfer-omniglot embedding-transfer-caltech101
 # from scratch a high rate counts: source and targets alike win by it on held-out training classes
-TRANSFER_SMALL := --arch resnet10t --augment affine --lr 3e-3 --pooling gem --no-freeze-bn
-TRANSFER_SMALLER := --arch test_resnet --augment affine --lr 3e-3 --pooling gem --no-freeze-bn
+TRANSFER_SMALL := --arch resnet10t --augment affine --lr 3e-3 --warmup 0 --pooling gem --no-freeze-bn
+TRANSFER_SMALLER := --arch test_resnet --augment affine --lr 3e-3 --warmup 0 --pooling gem --no-freeze-bn
 embedding-transfer-digits embedding-transfer-omniglot: TRANSFER_LOSS := supcon
 embedding-transfer-caltech101: TRANSFER_LOSS := proxy-anchor
 # pretrained features need no new layer; there is no smaller pretrained network, so it sees less

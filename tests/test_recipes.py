@@ -81,6 +81,7 @@ def make(*words: str) -> subprocess.CompletedProcess:
         "defaults-grocery40",
         "defaults-caltech101",
         "defaults-omniglot",
+        "defaults-caltech101-scratch",
         "bare-grocery40",
         "bare-caltech101",
         "bare-omniglot",

@@ -263,6 +263,7 @@ def _record_settings(request: _Request, model: Embedder) -> dict[str, object]:
         "resize": spec.resize,
         "freeze_bn": options.freeze_bn,
         "lr": options.lr,
+        "warmup": options.warmup,
     }
     if options.model.weights != "timm":
         settings.pop("weights", None)  # a file is an input

@@ -9,7 +9,7 @@ from mltool.models import kept_run
 from mltool.options.batches import BatchOptions, TupleOptions
 from mltool.options.images import ImageOptions
 from mltool.options.lists import ListOptions
-from mltool.options.model import ModelOptions
+from mltool.options.model import VECTORS, ModelOptions
 from mltool.options.objective import ObjectiveOptions
 from mltool.options.optimisation import OptimisationOptions
 from mltool.options.parts import PartOptions
@@ -19,7 +19,9 @@ from mltool.options.validation import ValidationOptions
 
 DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 # As measured: see "The defaults" in recipes/RESULTS.md.
-PRETRAINED_LR, SCRATCH_LR = 1.5e-3, 3e-3
+PRETRAINED_LR, SCRATCH_LR, HEAD_LR = 1.5e-3, 1e-2, 3e-4
+# At SCRATCH_LR random weights of photographs learned less than at a third of it, but for this.
+SCRATCH_WARMUP = 1.0  # epochs
 # Steps are a thousandth as long as layers are: BYOL's and SimCLR's rate for batches of 256.
 LARS_LR = 0.3
 
@@ -53,7 +55,18 @@ class TrainingOptions:
             return self.optimisation.lr
         if self.optimisation.optimizer == "lars":
             return LARS_LR
-        return PRETRAINED_LR if self.is_pretrained else SCRATCH_LR
+        if self.is_pretrained:
+            return PRETRAINED_LR
+        return HEAD_LR if self.model.arch == VECTORS else SCRATCH_LR
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of rising rates, unless said: one from scratch, a third of the run at most."""
+        settings = self.optimisation
+        if settings.warmup is not None:
+            return settings.warmup
+        from_scratch = not self.is_pretrained and self.model.arch != VECTORS
+        return min(SCRATCH_WARMUP, settings.epochs / 3) if from_scratch else 0.0
 
     @cached_property
     def is_pretrained(self) -> bool:

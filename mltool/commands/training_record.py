@@ -120,6 +120,7 @@ def _settings(
         "projection": spec.projection,
         "freeze_bn": options.freeze_bn,
         "lr": options.lr,
+        "warmup": options.warmup,
     }
     if spec.takes_vectors:
         del settings["pooling"]

@@ -191,7 +191,7 @@ def choose_rates(options: TrainingOptions) -> OptimSettings:
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         schedule=settings.schedule,
-        warmup=settings.warmup,
+        warmup=options.warmup,
         lr_groups=settings.rates,
     )
 

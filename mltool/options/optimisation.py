@@ -67,7 +67,7 @@ class OptimisationOptions:
             "--lr",
             callback=number(above=0),
             help="Rate of the new layers.  [default: 0.3 of lars; 1.5e-3 with --weights or --init, "
-            "else 3e-3]",
+            "3e-4 with --arch vectors, else 1e-2]",
         ),
     ] = None
     lr_backbone: Annotated[
@@ -108,13 +108,14 @@ class OptimisationOptions:
         ScheduleName, option("--schedule", help="How the rates fall over the run.")
     ] = "cosine"
     warmup: Annotated[
-        float,
+        float | None,
         option(
             "--warmup",
             callback=number(least=0),
-            help="Epochs (or part of one) of rising rates.",
+            help="Epochs (or part of one) of rising rates.  [default: 1 from scratch, at most a "
+            "third of --epochs; else 0]",
         ),
-    ] = 0.0
+    ] = None
     freeze_bn: Annotated[
         bool | None,
         option(

@@ -24,7 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("words", "projection", "freeze_bn", "lr"),
     [
-        ((), "linear", False, 3e-3),
+        ((), "linear", False, 1e-2),
         (("--weights", "W"), "none", True, 1.5e-3),
         (("--weights", "W", "--dim", 16), "linear", True, 1.5e-3),
         (("--weights", "W", "--projection", "linear", "--no-freeze-bn"), "linear", False, 1.5e-3),
