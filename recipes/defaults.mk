@@ -8,8 +8,8 @@
 # the other 5, Caltech-101 learns 0-34 and is tested on 35-49, Omniglot 0-699 and 700-963.
 # MobileNetV2 at 64 px from ImageNet weights, 5 epochs; ResNet-10-T from scratch, 3 epochs at 32 px on
 # Omniglot and 5 at 64 px on Caltech-101. The loss is the default, multi-similarity. About 60 s of training a row on 2 CPU cores.
-# A row is START/STATISTICS/PROJECTION/POOLING/RATE, or with /EPOCHS of warm-up behind it; or it is
-# START/untrained: the features as they are.
+# A row is START/STATISTICS/PROJECTION/POOLING/RATE, or with /EPOCHS of warm-up behind it (about 25
+# steps); or it is START/untrained: the features as they are.
 # One line per finished run in results/defaults_*.jsonl; runs that are there are skipped.
 DEFAULTS_SEEDS ?= 0 1 2
 DEFAULTS_WEIGHTS ?= frozen/none/gem/1e-3 frozen/none/gem/1.5e-3 frozen/none/gem/2e-3 \
@@ -19,7 +19,7 @@ DEFAULTS_WEIGHTS ?= frozen/none/gem/1e-3 frozen/none/gem/1.5e-3 frozen/none/gem/
 DEFAULTS_SCRATCH ?= batch/linear/gem/1e-3 batch/linear/avg/1e-3 batch/none/avg/1e-3 \
   batch/none/gem/1e-3 batch/linear/gem/3e-3 batch/linear/avg/3e-3 batch/none/avg/3e-3 \
   batch/none/gem/3e-3 batch/linear/gem/1e-2 batch/linear/avg/1e-2 batch/linear/gem/3e-2 \
-  batch/linear/gem/1e-2/1
+  batch/linear/gem/1e-2/0.17
 DEFAULTS_SCRATCH_PHOTOS ?= batch/linear/gem/3e-3 batch/linear/gem/1e-2 batch/linear/gem/1e-2/1
 
 # $(1) table, $(2) data, $(3) classes to learn, $(4) classes to test, $(5) start, $(6) its words,

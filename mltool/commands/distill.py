@@ -151,7 +151,7 @@ def _plan(
         objective=objective,
         streams=(Stream(MAIN, source, sampler),),
         loop=loop,
-        optim=training_setup.choose_rates(options),
+        optim=training_setup.choose_rates(options, steps=sampler.steps),
         ema=options.optimisation.ema,
         pretrained=options.is_pretrained,
         validation=validation,
@@ -341,6 +341,7 @@ def _history(
     if depth := rules.count_stages(teaching, options.losses):
         settings["stages"] = depth
     settings |= record_additions(options.objective, epoch_steps=sampler.steps)
+    settings["warmup"] = options.choose_warmup(steps=sampler.steps)
     return training_record.record(
         "distill",
         options,

@@ -166,17 +166,18 @@ def _plan(request: _Request, model: Embedder, data: _Data, device: torch.device)
     )
     training_setup.refuse_single(options, model, sampler)
     loop = training_setup.loop_settings(options, device, model)
+    rates = training_setup.choose_rates(options, steps=sampler.steps)
     plan = TrainingPlan(
         model=model,
         objective=_build_objective(request, model, images=len(data.images)),
         streams=(Stream(MAIN, _open_views(request, model, data.images), sampler),),
         loop=loop,
-        optim=training_setup.choose_rates(options),
+        optim=rates,
         ema=options.optimisation.ema,
         pretrained=options.is_pretrained,
         validation=None,
         classes=(),
-        history=_history(request, model, data, loop.precision),
+        history=_history(request, model, data, rates.warmup, loop.precision),
         probe=_open_probe(request, model, device),
         course=training_setup.open_course(options),
     )
@@ -226,7 +227,9 @@ def _open_probe(request: _Request, model: Embedder, device: torch.device) -> Pro
     )
 
 
-def _history(request: _Request, model: Embedder, data: _Data, precision: str) -> history.History:
+def _history(
+    request: _Request, model: Embedder, data: _Data, warmup: float, precision: str
+) -> history.History:
     """Return the history that ends with this run."""
     options, against = request.shared, request.pretext.check_against or []
     inputs = history.list_inputs("data", options.data, data.digest)
@@ -237,7 +240,7 @@ def _history(request: _Request, model: Embedder, data: _Data, precision: str) ->
     step = history.record(
         "pretrain",
         inputs=inputs,
-        settings=_record_settings(request, model) | {"precision": precision},
+        settings=_record_settings(request, model) | {"warmup": warmup, "precision": precision},
         counts={"images": len(data.images), **data.counts},
     )
     before = history.read_all([*options.data, *against, options.lists.labels, options.model.init])
@@ -263,7 +266,6 @@ def _record_settings(request: _Request, model: Embedder) -> dict[str, object]:
         "resize": spec.resize,
         "freeze_bn": options.freeze_bn,
         "lr": options.lr,
-        "warmup": options.warmup,
     }
     if options.model.weights != "timm":
         settings.pop("weights", None)  # a file is an input

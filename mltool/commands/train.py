@@ -183,7 +183,10 @@ def _plan(
         sampler, objective, extension = _build_balanced(options, model, manifest, pseudo)
     source = training_data.open_training(options, model, manifest, objective.columns())
     streams = [Stream(MAIN, source, sampler)]
-    rates, course = training_setup.choose_rates(options), training_setup.open_course(options)
+    rates, course = (
+        training_setup.choose_rates(options, steps=sampler.steps),
+        training_setup.open_course(options),
+    )
     if extension is not None:
         course = replace(course, adapt=extension.adapt)
         streams += extension.open_streams(model, objective)
@@ -292,6 +295,7 @@ def _history(
     precision: str,
 ) -> history.History:
     settings = record_additions(options.objective, epoch_steps=sampler.steps)
+    settings |= {"warmup": options.choose_warmup(steps=sampler.steps), "precision": precision}
     counts = {"classes": len(manifest.label_names)}
     if extension is not None:
         settings |= extension.record_settings()
@@ -302,7 +306,7 @@ def _history(
         model,
         manifest,
         validation,
-        settings=settings | training_record.record_sizes(sampler) | {"precision": precision},
+        settings=settings | training_record.record_sizes(sampler),
         counts=counts,
         inputs=extension.list_inputs() if extension is not None else (),
         before=extension.read_histories() if extension is not None else (),

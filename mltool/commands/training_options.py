@@ -21,7 +21,7 @@ DEFAULT_ARCH, DEFAULT_DIM = "resnet50", 512  # as in the papers
 # As measured: see "The defaults" in recipes/RESULTS.md.
 PRETRAINED_LR, SCRATCH_LR, HEAD_LR = 1.5e-3, 1e-2, 3e-4
 # At SCRATCH_LR random weights of photographs learned less than at a third of it, but for this.
-SCRATCH_WARMUP = 1.0  # epochs
+SCRATCH_WARMUP = 25  # steps
 # Steps are a thousandth as long as layers are: BYOL's and SimCLR's rate for batches of 256.
 LARS_LR = 0.3
 
@@ -59,14 +59,16 @@ class TrainingOptions:
             return PRETRAINED_LR
         return HEAD_LR if self.model.arch == VECTORS else SCRATCH_LR
 
-    @property
-    def warmup(self) -> float:
-        """Epochs of rising rates, unless said: one from scratch, a third of the run at most."""
+    def choose_warmup(self, *, steps: int) -> float:
+        """Return the epochs, of `steps` steps each, of rising rates.
+
+        Unless said they are 25 steps from scratch, a third of the run at most, and else none.
+        """
         settings = self.optimisation
         if settings.warmup is not None:
             return settings.warmup
         from_scratch = not self.is_pretrained and self.model.arch != VECTORS
-        return min(SCRATCH_WARMUP, settings.epochs / 3) if from_scratch else 0.0
+        return min(SCRATCH_WARMUP / steps, settings.epochs / 3) if from_scratch else 0.0
 
     @cached_property
     def is_pretrained(self) -> bool:

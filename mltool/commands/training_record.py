@@ -120,7 +120,6 @@ def _settings(
         "projection": spec.projection,
         "freeze_bn": options.freeze_bn,
         "lr": options.lr,
-        "warmup": options.warmup,
     }
     if spec.takes_vectors:
         del settings["pooling"]

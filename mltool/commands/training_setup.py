@@ -182,8 +182,8 @@ def open_course(options: TrainingOptions) -> Course:
     )
 
 
-def choose_rates(options: TrainingOptions) -> OptimSettings:
-    """Return how parameters move."""
+def choose_rates(options: TrainingOptions, *, steps: int) -> OptimSettings:
+    """Return how parameters move in epochs of `steps` steps."""
     settings = options.optimisation
     return OptimSettings(
         optimizer=settings.optimizer,
@@ -191,7 +191,7 @@ def choose_rates(options: TrainingOptions) -> OptimSettings:
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         schedule=settings.schedule,
-        warmup=options.warmup,
+        warmup=options.choose_warmup(steps=steps),
         lr_groups=settings.rates,
     )
 

@@ -112,8 +112,8 @@ class OptimisationOptions:
         option(
             "--warmup",
             callback=number(least=0),
-            help="Epochs (or part of one) of rising rates.  [default: 1 from scratch, at most a "
-            "third of --epochs; else 0]",
+            help="Epochs (or part of one) of rising rates.  [default: 25 steps from scratch, "
+            "at most a third of the run; else 0]",
         ),
     ] = None
     freeze_bn: Annotated[

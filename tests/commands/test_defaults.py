@@ -8,7 +8,16 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
+from mltool.commands.training_options import TrainingOptions
 from mltool.models import checkpoint
+from mltool.options.batches import BatchOptions, TupleOptions
+from mltool.options.images import ImageOptions
+from mltool.options.lists import ListOptions
+from mltool.options.model import ModelOptions
+from mltool.options.objective import ObjectiveOptions
+from mltool.options.optimisation import OptimisationOptions
+from mltool.options.run import RunOptions
+from mltool.options.validation import ValidationOptions
 
 Run = Callable[..., CompletedProcess]
 TINY = ("--arch", "test_resnet", "--image-size", 32, "--resize", 32, "-j", 0, "--epochs", 0)
@@ -58,3 +67,40 @@ def test_a_start_keeps_its_projection_and_statistics(
     found = checkpoint.read(str(path))
     assert found.spec.projection == checkpoint.read(str(model)).spec.projection == "linear"
     assert found.history[-1]["settings"]["freeze_bn"] is True
+
+
+def test_rates_rise_in_the_first_steps_from_scratch(tmp_path: Path, photos: Path, run: Run) -> None:
+    path = tmp_path / "model.safetensors"
+    run("train", photos, "-o", path, *TINY[:-2], "--epochs", 3, "-b", 40, "-d", "cpu")
+    assert checkpoint.read(str(path)).history[-1]["settings"]["warmup"] == 1.0  # of 3 steps
+
+
+@pytest.mark.parametrize(
+    ("model", "optimisation", "warmup"),
+    [
+        (ModelOptions(), OptimisationOptions(epochs=20), 0.25),
+        (ModelOptions(), OptimisationOptions(epochs=0), 0.0),
+        (ModelOptions(), OptimisationOptions(warmup=2.0), 2.0),
+        (ModelOptions(weights="w.safetensors"), OptimisationOptions(), 0.0),
+        (ModelOptions(init="m.safetensors"), OptimisationOptions(warmup=1.0), 1.0),
+        (ModelOptions(arch="vectors"), OptimisationOptions(), 0.0),
+    ],
+)
+def test_only_networks_from_scratch_warm_up(
+    model: ModelOptions, optimisation: OptimisationOptions, warmup: float
+) -> None:
+    options = TrainingOptions(
+        data=[],
+        output="m.safetensors",
+        losses=[],
+        model=model,
+        objective=ObjectiveOptions(),
+        images=ImageOptions(),
+        lists=ListOptions(),
+        batches=BatchOptions(),
+        tuples=TupleOptions(),
+        optimisation=optimisation,
+        validation=ValidationOptions(),
+        execution=RunOptions(),
+    )
+    assert options.choose_warmup(steps=100) == warmup
