@@ -9,11 +9,12 @@ The order of the steps, which `divide` follows:
 1. cluster   all images into K clusters; those without a label take part.
 2. merge     a cluster with too few classes of two images into the one with the nearest mean.
 3. match     the clusters with those of the split before, by the most images in common.
-4. double    every cluster P into 2P and 2P + 1, or into 2P alone if a half had too few classes.
+4. double    every cluster P into 2P and 2P + 1, or 2P + 1 alone if a half had too few classes.
 5. set aside images that are alone in their class inside their cluster: they have no positive.
 
 Merging comes before matching, so that a cluster that vanishes claims no learner. A number that no
-cluster has is a learner without images.
+cluster has is a learner without images. The first split uses the highest number K - 1 in any case,
+as does a cluster of that number when it is doubled: readers count learners by the highest number.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,6 +99,8 @@ def divide(
     before = previous
     if previous is not None:
         clusters = match(clusters, previous, count)
+    else:
+        clusters[clusters == clusters.max()] = count - 1
     if double:
         clusters = _halve(images, clusters, count, divider)
         before = None if previous is None else 2 * previous
@@ -200,6 +203,7 @@ def _halve(images: _Images, clusters: np.ndarray, count: int, divider: Divider) 
         if images.count_classes(rows, halves, 2).min() >= images.min_classes:
             result[rows] += halves
         else:
+            result[rows] += 1
             whole += 1
     images.counts["not_doubled"] = whole
     return result
