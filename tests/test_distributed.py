@@ -19,6 +19,7 @@ from mltool.errors import UsageError
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from tiny_heads import make_head, make_plan, write_vectors
+from tiny_learners import divide
 from tiny_pretexts import METHODS
 from tiny_pretexts import make_plan as make_pretext_plan
 from tiny_runs import Child, plan, run, runtime, stopping
@@ -261,6 +262,30 @@ def test_two_processes_make_the_student_of_one(
     together(lambda: work(two))
     left, right = checkpoint.read(str(one)), checkpoint.read(str(two))
     start = plan().model.state_dict()
+    assert max(float((value - start[key]).abs().max()) for key, value in left.state.items()) > 1e-3
+    for key, value in (left.state | left.objective).items():
+        other = (right.state | right.objective)[key]
+        torch.testing.assert_close(other, value, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("parts", "loss", "memory"),
+    [
+        ("slices:count=4", "proxy-anchor", None),
+        ("slices:count=4", "contrastive", 20),
+        ("masks:count=3,freeze_epochs=1", "multi-similarity", None),
+    ],
+)
+def test_two_processes_train_the_learners_of_one(
+    tmp_path: Path, parts: str, loss: str, memory: int | None
+) -> None:
+    settings = {"optimizer": "sgd", "lr": 0.01, "freeze_bn": True, "precision": "fp64"}
+    settings |= {"loss": loss, "memory": memory, "full_from": 2}
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    train(divide(parts, **settings), runtime(one))
+    together(lambda: train(divide(parts, **settings), runtime(two)))
+    left, right = checkpoint.read(str(one)), checkpoint.read(str(two))
+    start = divide(parts).model.state_dict()
     assert max(float((value - start[key]).abs().max()) for key, value in left.state.items()) > 1e-3
     for key, value in (left.state | left.objective).items():
         other = (right.state | right.objective)[key]

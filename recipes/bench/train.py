@@ -3,6 +3,8 @@
     python recipes/bench/train.py step       the same model, loss and loader in a plain loop
     python recipes/bench/train.py streams    a step with two streams, as of a student with
                                              pseudo-labels, against one of as many images
+    python recipes/bench/train.py learners   a step of divide and conquer, four slices, against the
+                                             plain one, in seconds of the processor
     python recipes/bench/train.py pipeline   whole runs from JPEGs against pytorch-metric-learning,
                                              torchvision's ImageFolder and torch's DataLoader
 
@@ -11,6 +13,7 @@ Ratios are theirs / ours, so above 1 we are faster.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import _arguments
@@ -29,7 +32,7 @@ from mltool.losses import pairs_from_labels
 from mltool.models.embedder import build
 
 DATA, CLASSES, DIM = "digits:train", 5, 128
-PARTS = ["step", "streams", "pipeline"]
+PARTS = ["step", "streams", "learners", "pipeline"]
 
 
 def compare_steps(
@@ -134,6 +137,41 @@ def compare_streams(
             )
 
 
+def compare_learners(
+    report: _report.Report,
+    arch: str,
+    size: int,
+    batch: int,
+    *,
+    epochs: int,
+    rounds: int,
+    loss: str = "margin",
+) -> None:
+    """Measure a step with four learners, in seconds of the processor, as the machine may be busy."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, split = Path(folder, "m.safetensors"), Path(folder, "split.csv")
+        manifest = open_data([DATA])
+        write_csv(split, manifest, columns={"cluster": np.arange(len(manifest)) % 4})
+        words = ("--arch", arch, "--image-size", size, "--resize", size, "--dim", DIM, "-b", batch)
+        words += ("--augment", "center", "--classes-per-batch", CLASSES, "-j", 0, "-q")
+        words += ("--loss", loss, "-o", output)
+
+        def time_epochs(*more: object) -> float:
+            seconds = []
+            for count in (epochs, 0):
+                start = time.process_time()
+                _process.call_mltool("train", DATA, *words, *more, "--epochs", count)
+                seconds.append(time.process_time() - start)
+            return seconds[0] - seconds[1]
+
+        figures = _report.measure_in_turns(
+            lambda: time_epochs("--parts", "slices", "--clusters", split),
+            time_epochs,
+            rounds=rounds,
+        )
+    report.append("train_learners", arch=arch, size=size, batch=batch, loss=loss, **figures)
+
+
 def compare_pipelines(
     report: _report.Report, arch: str, size: int, side: int, *, epochs: int, rounds: int
 ) -> None:
@@ -160,12 +198,13 @@ def compare_pipelines(
 
 def main() -> None:
     parser = _arguments.make_parser(__doc__)
-    parser.add_argument("parts", nargs="*", metavar="step|streams|pipeline", default=PARTS)
+    parser.add_argument("parts", nargs="*", metavar="step|streams|learners|pipeline", default=PARTS)
     arguments = parser.parse_args()
     report = _report.Report(arguments.smoke)
     if arguments.smoke:
         compare_steps(report, "test_resnet", 16, 60, epochs=1, rounds=0)
         compare_streams(report, "test_resnet", 16, 60, epochs=1, rounds=0)
+        compare_learners(report, "test_resnet", 16, 60, epochs=1, rounds=0)
         compare_pipelines(report, "test_resnet", 32, 40, epochs=1, rounds=0)
         return
     if "step" in arguments.parts:
@@ -173,6 +212,9 @@ def main() -> None:
         compare_steps(report, "mobilenetv2_100", 112, 60, epochs=1, rounds=5)
     if "streams" in arguments.parts:
         compare_streams(report, "resnet10t", 32, 60, epochs=3, rounds=7)
+    if "learners" in arguments.parts:
+        for loss in ("margin", "proxy-anchor"):
+            compare_learners(report, "resnet10t", 32, 60, epochs=2, rounds=7, loss=loss)
     if "pipeline" in arguments.parts:
         compare_pipelines(report, "test_resnet", 32, 800, epochs=6, rounds=3)
         compare_pipelines(report, "resnet10t", 64, 240, epochs=6, rounds=3)
