@@ -24,6 +24,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mltool.errors import UsageError
+
+_MOST = 1024  # parts: each is a parameter of its own, and a file from anywhere names their number
+
+
+def check_count(count: int | None) -> int:
+    """Return the number of parts. Raises UsageError where it is left open, and for too many."""
+    if count is None or count > _MOST:
+        raise UsageError(
+            f"name the number of parts, {_MOST:,} at most, as in --parts slices:count=4"
+        )
+    return count
+
 
 def split_blocks(values: Tensor, count: int) -> nn.ParameterList:
     """Return the rows of a tensor [N, ...] as `count` parameters [N / count, ...]."""

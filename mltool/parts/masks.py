@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mltool.errors import UsageError
-from mltool.parts import save_as_one, split_blocks
+from mltool.parts import check_count, save_as_one, split_blocks
 from mltool.settings import Fraction, Natural, Neutral, Positive
 
 
@@ -54,8 +53,7 @@ class Masks(nn.Module):
         lr: Annotated[Positive | None, Neutral(None)] = None,
     ) -> None:
         super().__init__()
-        if count is None:
-            raise UsageError("name the number of parts, as in --parts masks:count=4")
+        count = check_count(count)
         self.count, self.part_dim = count, dim
         self.orthogonality = orthogonality if learn else 0.0
         self.freeze_epochs = freeze_epochs

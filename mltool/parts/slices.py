@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mltool.errors import UsageError
+from mltool.parts import check_count
 from mltool.settings import Neutral
 
 
@@ -39,8 +40,7 @@ class Slices(nn.Module):
         whole: Annotated[Literal["once", "each"], Neutral("once")] = "once",
     ) -> None:
         super().__init__()
-        if count is None:
-            raise UsageError("name the number of parts, as in --parts slices:count=4")
+        count = check_count(count)
         if dim % count:
             raise UsageError(
                 f"{dim} dimensions do not divide into {count} slices; choose another --dim or count"

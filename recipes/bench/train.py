@@ -147,7 +147,7 @@ def compare_learners(
     rounds: int,
     loss: str = "margin",
 ) -> None:
-    """Measure a step with four learners, in seconds of the processor, as the machine may be busy."""
+    """Measure a step with four learners, in seconds of the processor."""
     with tempfile.TemporaryDirectory() as folder:
         output, split = Path(folder, "m.safetensors"), Path(folder, "split.csv")
         manifest = open_data([DATA])

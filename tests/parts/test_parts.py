@@ -57,6 +57,7 @@ def test_the_released_reading_keeps_every_slice_at_unit_length() -> None:
         ("slices:count=3", "8 dimensions do not divide into 3 slices"),
         ("slices", "name the number"),
         ("masks", "name the number"),
+        ("masks:count=1000000000", "1,024 at most"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
