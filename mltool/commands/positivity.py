@@ -137,9 +137,13 @@ def _term(choice: Choice, saved: Checkpoint, manifest: Manifest) -> PairTerm:
         raise UsageError(f"{saved.path} was not trained with {choice.title}; leave out --loss")
     if label_names != saved.classes:
         raise UsageError(f"{term.name} knows the classes that it was trained on; give that list")
-    prefix = f"terms.{names.index(choice.title)}."
-    if any(key.startswith(prefix + "term.") for key in saved.objective):
-        prefix += "term."  # of a distillation or of mined tuples, in files of before
+    number = names.index(choice.title)
+    # of the whole vector beside its parts; of a distillation or of mined tuples, in files of before
+    wrapped = (f"terms.whole/{number}.term.", f"terms.{number}.term.")
+    prefix = f"terms.{number}."
+    for other in wrapped:
+        if any(key.startswith(other) for key in saved.objective):
+            prefix = other
     state = {k.removeprefix(prefix): v for k, v in saved.objective.items() if k.startswith(prefix)}
     checkpoint.load_state(term, state, saved.path)
     return term

@@ -71,6 +71,14 @@ def test_learners_of_slices(tmp_path: Path, train: Run, run: Run) -> None:
     assert "the model has parts 0 to 3" in refused.stderr
 
 
+def test_positivity_asks_the_loss_of_the_whole_vector(tmp_path: Path, train: Run, run: Run) -> None:
+    clusters = split(tmp_path / "s.csv", 2)
+    train("--clusters", clusters, "--parts", "slices", "--loss", "proxy-anchor")
+    words = ("--limit", 60, "--mixup", "embedding", "-j", 0)
+    done = run("positivity", tmp_path / "m.safetensors", "digits:train", *words)
+    assert "proxy-anchor" in done.stderr + done.stdout
+
+
 def test_rounds_go_on_with_twice_as_many_learners(tmp_path: Path, train: Run) -> None:
     two, four = split(tmp_path / "two.csv", 2), split(tmp_path / "four.csv", 4)
     masks = ("--parts", "masks:count=4,freeze_epochs=1,lr=0.1")
