@@ -192,6 +192,6 @@ def test_an_argument_stands_among_the_arguments_whatever_other_commands_call_so(
 
 def test_sections_stand_in_the_order_of_the_groups() -> None:
     titles = ["Arguments", "Options", "Model", "Objective", "Images", "Batches"]
-    titles += ["Unlabelled images", "Optimisation"]
+    titles += ["Unlabelled images", "Divide and conquer", "Optimisation"]
     assert list(sections("train")) == [*titles, "Validation", "Run"]
     assert list(sections("distill"))[:4] == ["Arguments", "Options", "Model", "Teacher"]
