@@ -183,10 +183,8 @@ def _plan(
         sampler, objective, extension = _build_balanced(options, model, manifest, pseudo)
     source = training_data.open_training(options, model, manifest, objective.columns())
     streams = [Stream(MAIN, source, sampler)]
-    rates, course = (
-        training_setup.choose_rates(options, steps=sampler.steps),
-        training_setup.open_course(options),
-    )
+    rates = training_setup.choose_rates(options, steps=sampler.steps)
+    course = training_setup.open_course(options)
     if extension is not None:
         course = replace(course, adapt=extension.adapt)
         streams += extension.open_streams(model, objective)
