@@ -8,3 +8,20 @@ by Euclidean distance); `resources` of an exact search; `reference`, the labelle
 NEEDS = {"reference"}. LIBRARY names the package whose version, and whose number of threads, may
 decide the last bits of the result.
 """
+
+import importlib
+
+from mltool.components import Choice
+from mltool.processors import count_threads
+
+
+def describe_library(method: Choice, threads: int | None) -> tuple[dict[str, int], dict[str, str]]:
+    """Return what a record says of a clusterer's library: number of threads, version by name.
+
+    Both may decide a row halfway between two clusters. Empty where a clusterer declares no library.
+    """
+    library = method.declared.library
+    if not library:
+        return {}, {}
+    version = importlib.import_module(library).__version__
+    return {"threads": threads or count_threads()}, {library: version}

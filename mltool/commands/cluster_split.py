@@ -1,31 +1,28 @@
 """The work of `mltool cluster-split`: vectors of training images in, a cluster a learner out."""
 
-import importlib
 import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mltool import components
+from mltool.clusterers import describe_library
 from mltool.components import Choice
 from mltool.errors import InputError, escape
 from mltool.exact.knn import Resources
 from mltool.files import atomic, canonical_json, history, shards
 from mltool.files.embeddings import Embeddings
 from mltool.files.lists import csv_list, image_lists, selection, vector_lists
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import CLUSTER, Manifest
 from mltool.files.names import find
 from mltool.options import rules
 from mltool.options.group import list_recorded
 from mltool.options.run import parse_size
 from mltool.options.splitting import SplitOptions, add_count, parse_method
-from mltool.processors import count_threads
 from mltool.retrieval import tables
 from mltool.retrieval.learner_clusters import Divider, Split, cluster_rows, deal_classes, divide
 
 logger = logging.getLogger(__name__)
-
-CLUSTER = "cluster"  # the column that chooses the learner
 
 
 @dataclass(frozen=True)
@@ -141,15 +138,14 @@ def _history(
     texts: list[str], stored: Embeddings, options: SplitOptions, report: _Report
 ) -> history.History:
     settings = list_recorded(options)
-    libraries = {}
+    libraries: dict[str, str] = {}
     if options.random:
         del settings["method"]
     else:
         method: Choice = parse_method(options.method)
         settings["method"] = method.text
-        library = method.declared.library  # which may decide an image halfway between clusters
-        libraries = {library: importlib.import_module(library).__version__}
-        settings["threads"] = options.threads or count_threads()
+        threads, libraries = describe_library(method, options.threads)
+        settings |= threads
     inputs = vector_lists.list_inputs("embeddings", texts)
     before = [stored.history]
     if options.previous is not None:

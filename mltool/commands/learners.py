@@ -25,7 +25,7 @@ from mltool.engine.samplers import ClassBalanced
 from mltool.engine.streams import Stream
 from mltool.errors import InputError, escape
 from mltool.files import history
-from mltool.files.manifest import Manifest
+from mltool.files.manifest import CLUSTER, Manifest
 from mltool.files.names import examples, find
 from mltool.models import learners
 from mltool.models.embedder import Embedder
@@ -34,7 +34,6 @@ from mltool.options.group import list_recorded
 
 logger = logging.getLogger(__name__)
 
-CLUSTER = "cluster"  # the column
 WHOLE = "whole"  # of names and keys: the terms of the whole vector
 
 

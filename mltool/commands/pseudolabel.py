@@ -1,14 +1,13 @@
 """The work of `mltool pseudolabel`: vectors without labels in, clusters as labels out."""
 
-import importlib
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mltool import components
+from mltool.clusterers import describe_library
 from mltool.components import Choice
 from mltool.datasets import open_data
 from mltool.errors import InputError
@@ -21,12 +20,13 @@ from mltool.options import rules
 from mltool.options.clustering import PseudolabelOptions
 from mltool.options.group import list_recorded
 from mltool.options.run import parse_size
-from mltool.processors import count_threads
 from mltool.retrieval import tables
 from mltool.retrieval.overlap import Overlap, find_image_overlap, find_vector_overlap
 from mltool.retrieval.pseudo_labels import PseudoLabels, choose_rows, compare_with_truth
 
 logger = logging.getLogger(__name__)
+
+_Inputs = list[tuple[str, str, str]]  # (option, path, digest) of a record
 
 TRUTH = "truth"  # the column of true labels, which no training reads
 
@@ -67,7 +67,10 @@ def run(
     inputs = vector_lists.expand([*texts, *([options.reference] if options.reference else [])])
     atomic.refuse_inputs(output, [*inputs, *(options.check_against or ())])
     pool = _open(texts, options)
-    overlap = _find_overlap(pool, options.check_against) if options.check_against else None
+    overlap: Overlap | None = None
+    checked: _Inputs = []
+    if options.check_against:
+        overlap, checked = _find_overlap(pool, options.check_against)
     pseudo = _cluster(pool, options)
     labels, label_names = pseudo.rename(None if pool.reference is None else pool.name_class)
     truth = _read_truth(pool.stored)
@@ -76,7 +79,7 @@ def run(
     columns = {"confidence": np.round(pseudo.confidence, 6)} | (
         {} if truth is None else {TRUTH: truth}
     )
-    steps = _history(pool, options, report)
+    steps = _history(pool, options, report, checked)
     with atomic.claim(output):
         write = _write_csv if output.lower().endswith(".csv") else _write_vectors
         write(output, pool, replace(labelled, columns=columns), pseudo.kept, steps)
@@ -132,17 +135,22 @@ def _cluster(pool: _Pool, options: PseudolabelOptions) -> PseudoLabels:
     )
 
 
-def _find_overlap(pool: _Pool, texts: list[str]) -> Overlap:
+def _find_overlap(pool: _Pool, texts: list[str]) -> tuple[Overlap, _Inputs]:
     """Compare with the images of lists: by vectors of the same model if they are, else by pixels.
 
-    Raises InputError.
+    Returns the overlap, and the lists as inputs of a record. Raises InputError.
     """
-    if vector_lists.are_vectors(texts):
+    are_vectors = vector_lists.are_vectors(texts)
+    if are_vectors:
+        inputs = vector_lists.list_inputs("--check-against", texts)
         others = shards.open_many(vector_lists.list_files(texts))
         if others.space == pool.stored.space != "":
             with shards.name_broken_file([*pool.texts, *texts]):
-                return find_vector_overlap(pool.stored, others, resources=pool.resources)
-    return find_image_overlap(_read_images(pool), open_data(texts), resources=pool.resources)
+                return find_vector_overlap(pool.stored, others, resources=pool.resources), inputs
+    listed = open_data(texts)
+    if not are_vectors:
+        inputs = history.list_inputs("--check-against", texts, listed.digest())
+    return find_image_overlap(_read_images(pool), listed, resources=pool.resources), inputs
 
 
 def _read_truth(stored: Embeddings) -> np.ndarray | None:
@@ -218,17 +226,15 @@ def _drop_old(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: column for key, column in columns.items() if key not in ("confidence", TRUTH)}
 
 
-def _history(pool: _Pool, options: PseudolabelOptions, report: _Report) -> history.History:
-    settings = list_recorded(options) | {"method": pool.method.text}
-    library = pool.method.declared.library
-    libraries = {}
-    if library:  # which may decide a row halfway between two clusters
-        libraries = {library: importlib.import_module(library).__version__}
-        settings["threads"] = options.threads or count_threads()
+def _history(
+    pool: _Pool, options: PseudolabelOptions, report: _Report, checked: _Inputs
+) -> history.History:
+    threads, libraries = describe_library(pool.method, options.threads)
+    settings = list_recorded(options) | {"method": pool.method.text} | threads
     inputs = vector_lists.list_inputs("embeddings", pool.texts)
     if options.reference is not None:
         inputs += vector_lists.list_inputs("--reference", [options.reference])
-    inputs += _list_checked(options.check_against or ())
+    inputs += checked
     counts = {name: value for name, value in report.counts.items() if isinstance(value, int)}
     step = history.record(
         "pseudolabel", inputs=inputs, settings=settings, counts=counts, libraries=libraries
@@ -236,14 +242,6 @@ def _history(pool: _Pool, options: PseudolabelOptions, report: _Report) -> histo
     before = [pool.stored.history]
     before += [pool.reference.history] if pool.reference is not None else []
     return history.extend(*before, record=step)
-
-
-def _list_checked(texts: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return the lists that were checked against as inputs of a record."""
-    if texts and vector_lists.are_vectors(texts):
-        return vector_lists.list_inputs("--check-against", texts)
-    digest = open_data(texts).digest() if texts else ""
-    return history.list_inputs("--check-against", texts, digest)
 
 
 def _print(report: _Report, *, json: bool) -> None:

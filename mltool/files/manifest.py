@@ -38,6 +38,7 @@ class Summary:
         return ", ".join(facts)
 
 
+CLUSTER = "cluster"  # the column that chooses the learner of an image in training
 WEIGHTS = ("weight",)  # columns that multiply the pairs of an image in training
 # Columns that decide what is seen and learned, and the value that decides nothing.
 NEUTRAL = {**dict.fromkeys(WEIGHTS, 1.0), **dict.fromkeys(crop_boxes.COLUMNS, math.nan)}
