@@ -27,15 +27,6 @@ def split(path: Path, clusters: int, *, aside: int = 0) -> Path:
     return path
 
 
-@pytest.fixture
-def train(tmp_path: Path, run: Run) -> Run:
-    def call(*words: object, name: str = "m", **options: object) -> subprocess.CompletedProcess:
-        output = tmp_path / f"{name}.safetensors"
-        return run("train", "digits:train", *SHORT, "-o", output, *words, **options)
-
-    return call
-
-
 def test_learners_of_slices(tmp_path: Path, train: Run, run: Run) -> None:
     clusters, log = split(tmp_path / "s.csv", 4, aside=3), tmp_path / "log.jsonl"
     done = train(

@@ -43,15 +43,6 @@ def logged(path: Path) -> dict[str, list[float]]:
     return values
 
 
-@pytest.fixture
-def train(tmp_path: Path, run: Run) -> Run:
-    def call(*words: object, name: str = "m", **options: object) -> subprocess.CompletedProcess:
-        output = tmp_path / f"{name}.safetensors"
-        return run("train", "digits:train", *SHORT, "-o", output, *words, **options)
-
-    return call
-
-
 def test_a_student_learns_from_both_lists(tmp_path: Path, train: Run) -> None:
     pseudo, log = pseudo_list(tmp_path / "pseudo.csv"), tmp_path / "log.jsonl"
     done = train("--unlabeled", pseudo, "--basis", "slade:warmup=none", "--log", log)
